@@ -1,0 +1,34 @@
+# Two commands for people: `make demo` does the main job end to end, `make test` runs every check. Each makes .venv itself.
+
+PYTHON ?= python3
+BIN := .venv/bin
+EXTRAS := train,onnxruntime,tensorrt-rtx,test,dev
+
+.PHONY: demo test lint unit benchmarks clean
+
+demo: .venv/installed
+	$(BIN)/python examples/demo.py
+
+test: lint unit
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: .venv/installed
+	$(BIN)/python -m pytest
+
+benchmarks: .venv/installed
+	$(BIN)/python benchmarks/training_memory.py
+	$(BIN)/python benchmarks/inference_latency.py
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 10) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
+	touch $@
+
+clean:
+	rm -rf .venv demo

@@ -1,0 +1,1 @@
+"""Builders of known networks, one file a family; `registry.NETWORKS` names them."""

@@ -1,0 +1,209 @@
+"""IF, LIF and LI neurons: a pure step function and a thin module that holds the parameters. No state is remembered.
+
+Forward Euler of the NIR primitives, per time step (all element-wise, float32):
+
+    u[t] = v[t-1] + (dt/tau) (v_leak - v[t-1] + r i[t])      LIF, LI
+    u[t] = v[t-1] + dt r i[t]                                IF
+    z[t] = 1 where u[t] > v_threshold else 0                 strictly greater; LI puts out u itself instead
+    v[t] = v_reset where z[t] else u[t]                      reset "v_reset" (NIR's own)
+    v[t] = u[t] - z[t] v_threshold                           reset "subtract" (metadata `stdl.reset`)
+
+computed as u = (decay v + gain i) + leak with decay = 1 - dt/tau, gain = r dt/tau (IF: r dt), leak = v_leak dt/tau. A
+neuron stores what NIR stores (tau, r, v_threshold, v_leak, v_reset in float32); the three coefficients follow from
+them by `coefficients`, in float64, rounded once. `stdl_export.semantics` has the same formula on the other side of NIR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from stdl_export.common.config import FiniteFloat, Fraction, PositiveFloat, Table
+from stdl_models.surrogate import spike
+
+NeuronKind = Literal["IF", "LIF", "LI"]
+Reset = Literal["v_reset", "subtract"]
+
+FIELDS: dict[NeuronKind, tuple[str, ...]] = {
+    "IF": ("r", "v_threshold", "v_reset"),
+    "LIF": ("tau", "r", "v_leak", "v_threshold", "v_reset"),
+    "LI": ("tau", "r", "v_leak"),
+}
+"""What each kind stores: the fields of the NIR primitive of the same name."""
+
+GAIN_SNAP = 1e-6
+"""A gain this near to 1 is 1.
+
+Tau and r are rounded to float32 one by one, so r dt/tau of a unit gain is not quite 1.
+"""
+
+
+class NeuronSpec(Table):
+    """How a layer's neurons start out. beta = 1 - dt/tau is how people write the leak.
+
+    Tau and r follow from it and gain.
+    """
+
+    kind: NeuronKind = "LIF"
+    beta: Fraction = 0.5
+    gain: FiniteFloat = 1.0
+    v_threshold: PositiveFloat = 1.0
+    v_leak: FiniteFloat = 0.0
+    v_reset: FiniteFloat = 0.0
+    reset: Reset = "v_reset"
+    surrogate: Literal["atan", "sigmoid", "triangle", "rectangle"] = "atan"
+    alpha: PositiveFloat | None = None
+
+    def values(self, dt: float) -> dict[str, float]:
+        """The NIR fields of this kind; dt and tau in seconds."""
+        tau = dt / (1 - self.beta)
+        values = {
+            "tau": tau,
+            "r": self.gain / dt if self.kind == "IF" else self.gain * tau / dt,
+            "v_threshold": self.v_threshold,
+            "v_leak": self.v_leak,
+            "v_reset": self.v_reset,
+        }
+        return {name: values[name] for name in FIELDS[self.kind]}
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """One step's constants, float32, each a scalar or broadcastable to the layer's shape.
+
+    None where it changes nothing.
+    """
+
+    decay: Tensor | None  # None: 1
+    gain: Tensor | None  # None: 1
+    leak: Tensor | None  # None: 0
+
+
+def coefficients(kind: NeuronKind, fields: dict[str, Tensor], dt: float) -> Coefficients:
+    """decay, gain and leak of one forward Euler step (design: float64 from the stored float32 values, rounded once).
+
+    fields: what FIELDS[kind] names, float32. dt in seconds.
+    """
+    r = fields["r"].double()
+    if kind == "IF":
+        return Coefficients(None, _unless(_snap(dt * r), 1.0), None)
+    rate = dt / fields["tau"].double()
+    return Coefficients(
+        _unless((1 - rate).float(), 1.0),
+        _unless(_snap(rate * r), 1.0),
+        _unless((rate * fields["v_leak"].double()).float(), 0.0),
+    )
+
+
+def _snap(gain: Tensor) -> Tensor:
+    """Rounded to float32, and exactly 1 where it is next to 1."""
+    return torch.where((gain - 1).abs() <= GAIN_SNAP, torch.ones_like(gain), gain).float()
+
+
+def _unless(value: Tensor, neutral: float) -> Tensor | None:
+    """None where a coefficient is neutral for every neuron: the operation is then left out, which changes no bit."""
+    return None if bool((value == neutral).all()) else value
+
+
+def broadcasts(shape: Sequence[int], to: Sequence[int]) -> bool:
+    """Whether an array of `shape` broadcasts to a layer of shape `to` (without batch) and no further."""
+    pairs = zip(reversed(shape), reversed(to), strict=False)
+    return len(shape) <= len(to) and all(size in (1, wanted) for size, wanted in pairs)
+
+
+def integrate(current: Tensor, v: Tensor | None, k: Coefficients) -> Tensor:
+    """Membrane potential before the reset, u = (decay v + gain i) + leak. current, v: [B, ...]; v None: at rest, 0."""
+    u = current if k.gain is None else current * k.gain
+    if v is not None:
+        u = (v if k.decay is None else v * k.decay) + u
+    return u if k.leak is None else u + k.leak
+
+
+def reset(u: Tensor, spikes: Tensor, v_threshold: Tensor, v_reset: Tensor, rule: Reset) -> Tensor:
+    """Membrane potential after the reset. No gradient passes through the decision to reset."""
+    fired = spikes.detach()
+    return torch.where(fired > 0, v_reset, u) if rule == "v_reset" else u - fired * v_threshold
+
+
+class Neuron(nn.Module):
+    """A layer of neurons with explicit state: `spikes, v = neuron(current, v)`.
+
+    current: [B, ...], the layer's input in this step. v: [B, ...] of the step before, or None before the first (rest,
+    0). Returns the layer's output (IF, LIF: spikes {0, 1}; LI: the potential) and v after the reset, both [B, ...].
+    Parameters are buffers named as in NIR, scalars or broadcastable to the layer's shape without batch. Change them
+    with `set_fields`, which also renews the coefficients.
+    """
+
+    def __init__(self, spec: NeuronSpec, dt: float, shape: tuple[int, ...]) -> None:
+        """dt in seconds; shape: the layer's, [C, H, W] or [N]."""
+        super().__init__()
+        self.spec, self.dt, self.shape = spec, dt, shape
+        for name, value in spec.values(dt).items():
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float32))
+        self._coefficients: Coefficients | None = None
+
+    @property
+    def fields(self) -> dict[str, Tensor]:
+        """The NIR fields of this layer, float32."""
+        return {name: cast(Tensor, getattr(self, name)) for name in FIELDS[self.spec.kind]}
+
+    def set_fields(self, **values: Tensor) -> None:
+        """Replace fields, for example with one value per channel [C, 1, 1] or per neuron."""
+        for name, value in values.items():
+            if name not in FIELDS[self.spec.kind]:
+                raise KeyError(f"{self.spec.kind} has no field '{name}'")
+            if not broadcasts(value.shape, self.shape):
+                raise ValueError(f"field '{name}' of shape {tuple(value.shape)} does not broadcast to {self.shape}")
+            self.register_buffer(name, value.to(torch.float32))
+        self._coefficients = None
+
+    @property
+    def spiking(self) -> bool:
+        """Whether the output is spikes; an LI puts out its potential."""
+        return self.spec.kind != "LI"
+
+    def coefficients(self) -> Coefficients:
+        """The constants of one step, computed when first asked for and after each change of fields or device."""
+        if self._coefficients is None:
+            fields = self.fields
+            if fields["r"].is_meta:  # a dry run has no values: take those of the spec, so that the same operations run
+                fields = {name: torch.tensor(value, device="cpu") for name, value in self.spec.values(self.dt).items()}
+            k = coefficients(self.spec.kind, fields, self.dt)
+            to = self.fields["r"].device
+            self._coefficients = Coefficients(*(None if c is None else c.to(to) for c in (k.decay, k.gain, k.leak)))
+        return self._coefficients
+
+    def forward(self, current: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """One time step; see the class."""
+        u = integrate(current, v, self.coefficients())
+        if not self.spiking:
+            return u, u
+        threshold = self.fields["v_threshold"]
+        spikes = spike(u, threshold, self.spec.surrogate, self.spec.alpha)
+        return spikes, reset(u, spikes, threshold, self.fields["v_reset"], self.spec.reset)
+
+    def sequence(self, current: Tensor) -> Tensor:
+        """All time steps from rest: current [T, B, ...] -> output [T, B, ...]."""
+        v, outputs = None, []
+        for step in current:
+            output, v = self(step, v)
+            outputs.append(output)
+        return torch.stack(outputs)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self._coefficients = None
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any) -> None:
+        """Stored fields may be scalars or arrays: take their shape, provided that it broadcasts to the layer's."""
+        stored = {name: state_dict[prefix + name] for name in FIELDS[self.spec.kind] if prefix + name in state_dict}
+        self.set_fields(**{name: torch.empty_like(value) for name, value in stored.items()})
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def extra_repr(self) -> str:
+        """What `print(network)` shows."""
+        return f"{self.spec.kind}, beta={self.spec.beta}, reset={self.spec.reset}, surrogate={self.spec.surrogate}"

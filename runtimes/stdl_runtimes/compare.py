@@ -1,0 +1,86 @@
+"""What parity means, in numbers: layers one by one against the reference, then the whole network against golden.
+
+"The same spikes up to rounding" is judged per neuron: a potential that lies within the flip margin of its threshold may
+fall on either side (a tie), any other spike that differs is a flip. A whole deep network is never compared spike by
+spike: one tie becomes a hundred differences further on. So single layers get the reference's spikes as their input, and
+of whole networks the spike counts, the outputs and the predictions are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stdl_runtimes.base import Array, Spikes
+from stdl_runtimes.metrics import Integers
+
+OUTPUT_ROUNDING = 1e-4  # relative to the largest output: sums of thousands of float32 terms differ by less
+
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Spikes of one layer that differ: `flips` with no rounding to explain them, `ties` next to the threshold."""
+
+    flips: int
+    ties: int
+
+
+def layer_flips(expected: Spikes, found: Spikes, margins: Array, flip_margin: float) -> Flips:
+    """Compare a layer that was fed with the same input, all [T, B, ...].
+
+    A neuron that once fell on the other side of a tie keeps another potential from then on. So each neuron is judged by
+    the first step that differs: was that a tie, its later differences follow from it; else all of them are flips.
+    """
+    differs = expected != found
+    first = differs.argmax(axis=0)[None]  # [1, B, ...]; 0 for neurons that never differ
+    tied = differs.any(axis=0) & (np.take_along_axis(margins, first, axis=0)[0] <= flip_margin)
+    return Flips(flips=int((differs & ~tied).sum()), ties=int(tied.sum()))
+
+
+def golden_flips(
+    expected: Mapping[str, Integers],
+    found: Mapping[str, Integers],
+    margins: Mapping[str, Array],
+    flip_margin: float,
+    sources: Mapping[str, Iterable[str]],
+) -> dict[str, Flips]:
+    """Compare the reference's spike counts [B, ...] with golden ones, where no layer can be run by itself.
+
+    A neuron with another count either had a tie, or something before it differed; then its sample says nothing about
+    the layers behind. So a difference is a flip where the neuron had no tie and, in this sample, all layers before it
+    have equal counts and no ties. margins: [T, B, ...]; sources: the spiking nodes before each node, which come first
+    in `expected`.
+    """
+    result: dict[str, Flips] = {}
+    doubtful: dict[str, Flags] = {}  # node -> [B], samples in which its output, or something before it, may differ
+    for node, count in expected.items():
+        differs, tied = count != found[node], (margins[node] <= flip_margin).any(axis=0)
+        before = np.zeros(len(count), dtype=np.bool_)
+        for source in sources[node]:
+            before |= doubtful[source]
+        clear = ~before.reshape(-1, *[1] * (count.ndim - 1))
+        result[node] = Flips(flips=int((differs & ~tied & clear).sum()), ties=int((differs & tied & clear).sum()))
+        doubtful[node] = before | _any_in_sample(differs | tied)
+    return result
+
+
+def matching(expected: Array, found: Array) -> Flags:
+    """Which samples [B] have the same outputs [T, B, ...] up to rounding, at every step."""
+    scale = np.maximum(np.float32(1), np.abs(expected).max(initial=0))
+    near = np.abs(expected - found) <= OUTPUT_ROUNDING * scale  # false for NaN
+    return ~_any_in_sample(~near.swapaxes(0, 1))
+
+
+def count_difference(expected: Integers, found: Integers) -> int:
+    """Spikes too many plus spikes too few, over all samples and neurons."""
+    return int(np.abs(expected.astype(np.int64) - found).sum())
+
+
+def _any_in_sample(flags: Flags) -> Flags:
+    """[B, ...] -> [B]."""
+    return np.asarray(flags.reshape(len(flags), -1).any(axis=1))

@@ -1,0 +1,189 @@
+"""ONNX Runtime on a bundle's three graphs: the sequence, the single step, and the probe that shows single layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stdl_export import graph
+from stdl_export.bundle import Bundle
+from stdl_export.common.errors import BadInput, CheckFailed, Unavailable, one_line
+from stdl_runtimes import base, states
+from stdl_runtimes.base import Array, Device, Mode, Recorded, Spikes
+
+SEQUENCE, STEP, PROBE = "model.onnx", "model.step.onnx", "model.probe.onnx"
+FILES: Mapping[Mode, str] = {"sequence": SEQUENCE, "step": STEP}
+
+# Options of a provider beside its name. TF32 rounds products to 10 bits: what is called fp32 here is fp32.
+PROVIDERS: Mapping[Device, tuple[str, dict[str, str]]] = {
+    "cpu": ("CPUExecutionProvider", {}),
+    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
+}
+
+Feeds = dict[str, npt.NDArray[Any]]
+
+
+class OnnxRuntime(base.Runtime):
+    """The bundle's ONNX graphs in ONNX Runtime; each is opened when it is first used."""
+
+    name = "onnxruntime"
+    shows_spikes = True
+
+    def __init__(self, bundle: Bundle, device: Device) -> None:
+        self._bundle = bundle
+        self._device = device
+        self._network = bundle.graph()
+        self._repeated = bundle.manifest.input.mode == "repeat"
+        self._sessions: dict[str, Any] = {}
+        self.modes = tuple(mode for mode, file in FILES.items() if file in bundle.manifest.files)
+
+    def run(self, x: Array, timesteps: int | None = None) -> Array:
+        """Output [T, B, ...] of the sequence graph."""
+        model = self._open(SEQUENCE)
+        output: Array = _run(model, ["output"], self._inputs(model, x, self._length(x, timesteps)))[0]
+        return output
+
+    def session(self, batch: int) -> base.Session:
+        """A session on the step graph; its states start as the bundle's `states.npz` says."""
+        return _Steps(self._open(STEP), self._bundle, batch)
+
+    def run_recorded(
+        self, x: Array, timesteps: int | None = None, guess: Mapping[str, Spikes] | None = None
+    ) -> Recorded:
+        """The spikes which the probe graph, fed with them, gives back: those of the network as a whole.
+
+        Whatever the guess, the first i layers are right after i rounds; with a good one most samples are right at once,
+        and only the others go on.
+        """
+        axis = 0 if self._repeated else 1
+        given = guess or self._silent(x, self._length(x, timesteps))
+        found = self.layers(x, given, timesteps)
+        open_samples = np.flatnonzero(_differing(given, found.spikes))
+        for _ in given:
+            if not open_samples.size:
+                break
+            given = {node: spikes[:, open_samples] for node, spikes in found.spikes.items()}
+            again = self.layers(x.take(open_samples, axis), given, timesteps)
+            found.output[:, open_samples] = again.output
+            for node, spikes in again.spikes.items():
+                found.spikes[node][:, open_samples] = spikes
+            open_samples = open_samples[_differing(given, again.spikes)]
+        return found
+
+    def layers(self, x: Array, spikes: Mapping[str, Spikes], timesteps: int | None = None) -> Recorded:
+        """The probe graph fed with the given spikes."""
+        model, nodes = self._open(PROBE), graph.neurons(self._network)
+        feeds = self._inputs(model, x, self._length(x, timesteps))
+        feeds |= {f"probe_in.{node}": spikes[node].astype(np.float32) for node in nodes}
+        output, *fired = _run(model, ["output", *(f"probe_out.{node}" for node in nodes)], feeds)
+        return Recorded(output, {node: _as_spikes(node, array) for node, array in zip(nodes, fired, strict=True)})
+
+    def close(self) -> None:
+        """Drop the opened graphs."""
+        self._sessions.clear()
+
+    def _open(self, file: str) -> Any:
+        if file not in self._sessions:
+            self._sessions[file] = _open(self._bundle.file(file), self._device)
+        return self._sessions[file]
+
+    def _length(self, x: Array, timesteps: int | None) -> int:
+        return base.sequence_length(x, self._repeated, self._bundle.manifest.timesteps, timesteps)
+
+    def _inputs(self, model: Any, x: Array, length: int) -> Feeds:
+        """`input`, and `timesteps` where the graph repeats its input and leaves T open."""
+        feeds: Feeds = {"input": np.ascontiguousarray(x, dtype=np.float32)}
+        if "timesteps" in {entry.name for entry in model.get_inputs()}:
+            feeds["timesteps"] = np.array([length], dtype=np.int64)
+        return feeds
+
+    def _silent(self, x: Array, length: int) -> dict[str, Spikes]:
+        batch, shapes = x.shape[0 if self._repeated else 1], graph.shapes(self._network)
+        return {node: np.zeros((length, batch, *shapes[node]), np.bool_) for node in graph.neurons(self._network)}
+
+
+class _Steps(base.Session):
+    """The step graph with its states carried from one call to the next."""
+
+    def __init__(self, model: Any, bundle: Bundle, batch: int) -> None:
+        self._model = model
+        self._infos = bundle.manifest.states
+        self._initial = states.initial(bundle, batch)
+        self._states: Mapping[str, npt.NDArray[Any]] = self._initial
+
+    def step(self, frame: Array) -> Array:
+        """frame [B, ...] -> output [B, ...]."""
+        names = ["output", *(info.output for info in self._infos)]
+        output, *kept = _run(self._model, names, {"input": np.asarray(frame, dtype=np.float32), **self._states})
+        self._states = {info.input: state for info, state in zip(self._infos, kept, strict=True)}
+        result: Array = output
+        return result
+
+    def reset(self) -> None:
+        """All states as they start."""
+        self._states = self._initial
+
+
+def load(bundle: Bundle, device: Device) -> OnnxRuntime:
+    """Open a bundle; `Unavailable` where onnxruntime is not installed or the bundle holds no ONNX graph."""
+    _module()
+    if not any(file in bundle.manifest.files for file in FILES.values()):
+        raise Unavailable(f"the bundle has no ONNX graph: add one with stdl-export {bundle.path} --target onnx")
+    return OnnxRuntime(bundle, device)
+
+
+def _module() -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise Unavailable("onnxruntime is not installed: pip install 'stdl-toolchain[onnxruntime]'") from None
+    return onnxruntime
+
+
+def _open(path: Path, device: Device) -> Any:
+    ort = _module()
+    provider, settings = PROVIDERS[device]
+    if provider not in ort.get_available_providers():
+        raise Unavailable(f"this onnxruntime has no {provider}: install the extra 'gpu', or use device 'cpu'")
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors come as exceptions; what it would log is about its own optimisations
+    try:
+        model = ort.InferenceSession(str(path), options, providers=[(provider, settings)])
+    except _errors() as error:
+        raise BadInput(f"onnxruntime cannot load '{path}': {one_line(str(error)):.200}") from None
+    if provider not in model.get_providers():  # it falls back to the CPU without an error where libraries are missing
+        raise Unavailable(f"onnxruntime could not start {provider}: check the CUDA libraries")
+    return model
+
+
+def _run(model: Any, names: list[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    try:
+        outputs: list[npt.NDArray[Any]] = model.run(names, feeds)
+    except _errors() as error:
+        raise BadInput(f"onnxruntime cannot run the graph: {one_line(str(error)):.200}") from None
+    return outputs
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises for a graph or an input it does not take; the classes share no base of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    own = (state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented)
+    return (*own, state.RuntimeException, ValueError)
+
+
+def _as_spikes(node: str, values: npt.NDArray[Any]) -> Spikes:
+    fired: Spikes = values == 1
+    if not (fired | (values == 0)).all():
+        raise CheckFailed(f"onnxruntime: node '{node}' puts out values other than 0 and 1, a spike is 1")
+    return fired
+
+
+def _differing(given: Mapping[str, Spikes], found: Mapping[str, Spikes]) -> npt.NDArray[np.bool_]:
+    """Samples [B] in which some spike differs."""
+    differs = [(given[node] != found[node]).any(axis=(0, *range(2, given[node].ndim))) for node in given]
+    return np.asarray(np.any(differs, axis=0))

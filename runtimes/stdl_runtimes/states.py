@@ -1,0 +1,25 @@
+"""How the states of a bundle's step graph begin."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stdl_export.bundle import Bundle, read_arrays
+from stdl_export.common.errors import BadInput
+from stdl_runtimes.base import Array
+
+FILE = "states.npz"
+
+
+def initial(bundle: Bundle, batch: int) -> dict[str, Array]:
+    """The states before the first step, [batch, ...], by the name of the step graph's input."""
+    infos = bundle.manifest.states
+    stored = read_arrays(bundle.file(FILE)) if infos else {}
+    try:
+        return {
+            info.input: np.broadcast_to(stored[info.input], (batch, *info.shape)).astype(np.float32, order="C")
+            for info in infos
+        }
+    except (KeyError, ValueError):
+        reason = f"{FILE} does not hold the states that the manifest names: export it again"
+        raise BadInput(f"bundle '{bundle.path}': {reason}") from None

@@ -1,0 +1,261 @@
+"""Runs a bundle's golden samples, and a data set where one is given, through every runtime and gathers what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import nir
+import numpy as np
+
+from stdl_export import graph
+from stdl_export.bundle import Bundle, Golden
+from stdl_export.common.errors import BadInput
+from stdl_runtimes import base, reference
+from stdl_runtimes.base import Array, Mode, Runtime
+from stdl_runtimes.compare import Flags, Flips, count_difference, golden_flips, layer_flips, matching
+from stdl_runtimes.data import Samples
+from stdl_runtimes.metrics import Integers, predictions, share, spike_count
+
+SAMPLES_AT_ONCE = 64  # spikes and potentials of all layers are held for this many samples
+SAME_NETWORK = 0.5  # share of samples: a tie upsets one sample, another network upsets them all
+
+Progress = Callable[[int], None]  # is told how many samples were done since the last call
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A runtime in one mode; `label` is what people read."""
+
+    label: str
+    runtime: Runtime
+    mode: Mode
+
+    def output(self, x: Array, timesteps: int, repeated: bool) -> Array:
+        """Output [T, B, ...] of a whole sequence, however this mode gets there."""
+        if self.mode == "sequence":
+            return self.runtime.run(x, timesteps)
+        parts = base.parts(x, repeated, self.runtime.largest_session or SAMPLES_AT_ONCE)
+        return np.concatenate([self._steps(part, timesteps, repeated) for part in parts], axis=1)
+
+    def _steps(self, x: Array, timesteps: int, repeated: bool) -> Array:
+        with self.runtime.session(x.shape[0 if repeated else 1]) as session:
+            return np.stack([session.step(x if repeated else x[t]) for t in range(timesteps)])
+
+
+def entries_of(runtime: Runtime) -> list[Entry]:
+    """One entry per mode, the sequence first: single steps are compared with it."""
+    labels: Mapping[Mode, str] = {"sequence": runtime.name, "step": f"{runtime.name} step"}
+    return [Entry(labels[mode], runtime, mode) for mode in ("sequence", "step") if mode in runtime.modes]
+
+
+@dataclass
+class Layer:
+    """What differs in one spiking layer, over all samples so far. slots: T x samples x neurons."""
+
+    count_difference: int = 0
+    flips: int = 0
+    ties: int = 0
+    slots: int = 0
+
+    def add(self, flips: Flips, difference: int, slots: int) -> None:
+        """Add a part of the samples."""
+        self.count_difference += difference
+        self.flips += flips.flips
+        self.ties += flips.ties
+        self.slots += slots
+
+
+@dataclass
+class Row:
+    """What one entry made of the golden samples, part by part.
+
+    layers: empty where the engine shows no spikes. clear: samples with no potential near its threshold, whose outputs
+    rounding cannot change; wrong: those of them that have other outputs all the same. readout: for each sample, is the
+    output right, given the reference's spikes? twin: is it the same as from another form of the network in this engine
+    (`twin_name`)?
+    """
+
+    entry: Entry
+    outputs: list[Array] = field(default_factory=list)
+    layers: dict[graph.NodeName, Layer] = field(default_factory=dict)
+    clear: int = 0
+    wrong: int = 0
+    readout: list[Flags] = field(default_factory=list)
+    twin: list[Flags] = field(default_factory=list)
+    twin_name: str = ""
+
+    @property
+    def output(self) -> Array:
+        """[T, B, ...] of all samples."""
+        return np.concatenate(self.outputs, axis=1)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition. `text` says what was found and what is allowed."""
+
+    name: str
+    runtime: str
+    passed: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A few golden samples: their input, the reference's result, golden's output and spike counts by node.
+
+    clear [B]: no potential of any neuron came as near as the flip margin to its threshold.
+    """
+
+    x: Array
+    judged: reference.Result
+    output: Array
+    counts: dict[graph.NodeName, Integers]
+    clear: Flags
+
+
+class Comparison:
+    """The golden samples of a bundle and the reference, which judges every layer."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.name = str(bundle.path)
+        self.manifest = bundle.manifest
+        self.network = bundle.graph()
+        self.golden = bundle.golden()
+        self.neurons = graph.neurons(self.network)
+        self.repeated = self.manifest.input.mode == "repeat"
+        self.timesteps = len(self.golden.output)
+        self._margin = self.manifest.tolerances.flip_margin
+        self._before = spiking_before(self.network)
+        if reason := _golden_misfit(self.golden, self.network, self.manifest.timesteps):
+            raise BadInput(f"bundle '{bundle.path}': golden.npz does not fit its graph: {reason}: export it again")
+
+    def rows(self, entries: Sequence[Entry], progress: Progress) -> list[Row]:
+        """The golden samples through every entry."""
+        rows = [Row(entry) for entry in entries]
+        for part in self._parts():
+            for row in rows:
+                self._add(row, rows, part)
+            progress(part.judged.output.shape[1])
+        return rows
+
+    def checks(self, row: Row) -> list[Check]:
+        """Every condition that a row has to meet."""
+        label, allowed = row.entry.label, self.manifest.tolerances
+        agreement = self.agreement(row)
+        text = f"{agreement:.2%} of predictions agree with golden, at least {allowed.agreement:.2%} must"
+        found = [Check("agreement", label, agreement >= allowed.agreement, text)]
+        text = f"{row.wrong} of {row.clear} samples without a tie have other outputs, none may"
+        found.append(Check("outputs", label, row.wrong == 0, text))
+        for node, layer in row.layers.items():
+            text = f"{layer.flips} of {layer.slots} spikes of '{node}' flipped, {allowed.flips:.3%} may"
+            found.append(Check("flips", label, layer.flips <= allowed.flips * layer.slots, text))
+        if row.readout:
+            right = share(np.concatenate(row.readout))
+            text = f"{right:.2%} of outputs are right given the reference's spikes, all must be"
+            found.append(Check("readout", label, right == 1, text))
+        if row.twin:
+            same = share(np.concatenate(row.twin))
+            text = f"{same:.2%} of outputs equal those of the {row.twin_name}, at least {SAME_NETWORK:.0%} must"
+            found.append(Check("same network", label, same >= SAME_NETWORK, text))
+        return found
+
+    def agreement(self, row: Row) -> float:
+        """The share of samples for which a row predicts what golden predicts."""
+        return share(self.predicted(row.output) == self.predicted(self.golden.output))
+
+    def predicted(self, output: Array) -> Integers:
+        """Classes [B] of outputs [T, B, ...]."""
+        return predictions(output, self.manifest.output.decoding)
+
+    def on_data(self, entries: Sequence[Entry], samples: Samples, progress: Progress) -> list[Integers]:
+        """The classes [B] that each entry predicts for the samples of a data set."""
+        found: list[list[Integers]] = [[] for _ in entries]
+        for x in base.parts(samples.input, self.repeated, SAMPLES_AT_ONCE):
+            for entry, classes in zip(entries, found, strict=True):
+                classes.append(self.predicted(entry.output(x, self.timesteps, self.repeated)))
+            progress(len(found[0][-1]))
+        return [np.concatenate(classes) for classes in found]
+
+    def _parts(self) -> Iterator[Part]:
+        at = 0
+        for x in base.parts(self.golden.input, self.repeated, SAMPLES_AT_ONCE):
+            judged = reference.run(self.network, x, T=self.timesteps, margins=True)
+            here = slice(at, at + judged.output.shape[1])
+            counts = {node: self.golden.counts[node][here] for node in self.neurons}
+            clear = np.ones(judged.output.shape[1], dtype=np.bool_)
+            for margins in judged.margins.values():
+                clear &= (margins > self._margin).all(axis=(0, *range(2, margins.ndim)))
+            yield Part(x, judged, self.golden.output[:, here], counts, clear)
+            at = here.stop
+
+    def _add(self, row: Row, rows: Sequence[Row], part: Part) -> None:
+        runtime = row.entry.runtime
+        judge = isinstance(runtime, reference.Reference)
+        output = part.judged.output if judge else row.entry.output(part.x, self.timesteps, self.repeated)
+        row.outputs.append(output)
+        row.clear += int(part.clear.sum())
+        row.wrong += int((part.clear & ~matching(part.output if judge else part.judged.output, output)).sum())
+        if judge:
+            self._against_golden(row, part)
+        elif row.entry.mode == "step":
+            self._against_sequence(row, rows, part)
+        elif runtime.shows_spikes:
+            self._against_reference(row, part)
+
+    def _against_golden(self, row: Row, part: Part) -> None:
+        """The reference itself: its spike counts and golden's."""
+        counts = {node: spike_count(part.judged.spikes[node]) for node in self.neurons}
+        flips = golden_flips(counts, part.counts, part.judged.margins, self._margin, self._before)
+        for node, count in counts.items():
+            difference = count_difference(part.counts[node], count)
+            row.layers.setdefault(node, Layer()).add(flips[node], difference, part.judged.spikes[node].size)
+
+    def _against_reference(self, row: Row, part: Part) -> None:
+        """Each layer by itself on the reference's spikes, then the spike counts of the network end to end."""
+        judged, runtime = part.judged, row.entry.runtime
+        single = runtime.layers(part.x, judged.spikes, self.timesteps)
+        whole = runtime.run_recorded(part.x, self.timesteps, guess=judged.spikes)
+        row.readout.append(matching(judged.output, single.output))
+        row.twin_name = "probe graph"
+        row.twin.append(matching(row.outputs[-1], whole.output))
+        for node in self.neurons:
+            flips = layer_flips(judged.spikes[node], single.spikes[node], judged.margins[node], self._margin)
+            difference = count_difference(part.counts[node], spike_count(whole.spikes[node]))
+            row.layers.setdefault(node, Layer()).add(flips, difference, judged.spikes[node].size)
+
+    def _against_sequence(self, row: Row, rows: Sequence[Row], part: Part) -> None:
+        """Single steps against the whole sequence in the same engine, which rounds alike, else the reference."""
+        wanted = part.judged.output
+        row.twin_name = "reference"
+        for other in rows:
+            if other.entry.runtime is row.entry.runtime and other.entry.mode == "sequence":
+                wanted, row.twin_name = other.outputs[-1], "sequence"
+        row.twin.append(matching(wanted, row.outputs[-1]))
+
+
+def spiking_before(network: nir.NIRGraph) -> dict[graph.NodeName, set[graph.NodeName]]:
+    """For each node the spiking nodes on any path that leads to it."""
+    sources, spiking = graph.sources(network), set(graph.neurons(network))
+    before: dict[graph.NodeName, set[graph.NodeName]] = {}
+    for name in graph.order(network):
+        before[name] = set().union(*(before[source] | ({source} & spiking) for source in sources[name]))
+    return before
+
+
+def _golden_misfit(golden: Golden, network: nir.NIRGraph, fixed: int | None) -> str | None:
+    """What of the golden samples does not fit the graph, in words; None where all of it does."""
+    shapes, neurons = graph.shapes(network), graph.neurons(network)
+    timesteps, batch, *output = golden.output.shape
+    front = (batch,) if graph.settings(network).input == "repeat" else (timesteps, batch)
+    if golden.input.shape != (*front, *shapes[graph.input_name(network)]):
+        return f"its input has shape {golden.input.shape}"
+    if tuple(output) != shapes[graph.output_name(network)] or fixed not in (None, timesteps):
+        return f"its output has shape {golden.output.shape}"
+    if golden.labels is not None and golden.labels.shape != (batch,):
+        return f"its labels have shape {golden.labels.shape}"
+    for node in neurons:
+        if node not in golden.counts or golden.counts[node].shape != (batch, *shapes[node]):
+            return f"it has no spike counts of shape {(batch, *shapes[node])} for node '{node}'"
+    return None

@@ -1,0 +1,199 @@
+"""The command `stdl-export`: a trained network, a .nir file or a bundle in, a bundle for devices out."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+import nir
+import pydantic
+
+from stdl_export import dialects, golden, source, targets
+from stdl_export import graph as graphs
+from stdl_export.bundle import Bundle, Precision
+from stdl_export.common import console
+from stdl_export.common.config import apply_settings, validate
+from stdl_export.common.errors import BadInput
+from stdl_export.common.files import require_empty
+from stdl_export.common.names import unknown
+from stdl_export.onnx.time import TIME_FORMS, TimeForm
+from stdl_export.source import Source
+from stdl_export.targets import TARGETS, Job, Mode
+from stdl_export.tensorrt import Profile
+
+MODES: dict[str, tuple[Mode, ...]] = {"sequence": ("sequence",), "step": ("step",), "both": ("sequence", "step")}
+
+EXAMPLES = """\b
+Examples:
+  stdl-export runs/digits --target onnx,tensorrt --out bundles/digits
+  stdl-export runs/digits --target nir --out digits.nir        one file, for another framework
+  stdl-export snn.nir --target onnx --timesteps 32 --dt 1e-3 --out bundles/snn
+  stdl-export bundles/digits --target tensorrt --batch 1:8:64  adds engines built on this machine
+"""
+
+
+class Overrides(pydantic.BaseModel):
+    """What `--set` may say about a graph that does not say it itself, or says it otherwise."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    network: str | None = None
+    classes: tuple[str, ...] | None = None
+    dt: pydantic.PositiveFloat | None = None
+    reset: graphs.Reset | None = None
+    input: graphs.InputMode | None = None
+    output: graphs.Decoding | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line as given; fields are the options of `command`."""
+
+    source: Path
+    target: tuple[str, ...]
+    out: Path | None
+    dialect: str | None
+    timesteps: str | None
+    dt: float | None
+    mode: str
+    batch: str
+    precision: Precision
+    time_form: TimeForm
+    golden: int | None
+    inputs: Path | None
+    set: tuple[str, ...]
+
+
+@click.command(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.argument("source", metavar="SOURCE", type=click.Path(path_type=Path))
+@click.option("--target", multiple=True, required=True, help=f"{', '.join(TARGETS)}; repeatable or comma-separated.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the new bundle, or FILE.nir for --target nir alone. Without it, the bundle SOURCE gets new parts.",
+)
+@click.option("--dialect", help=f"How NIR's continuous time is stepped: {', '.join(dialects.DIALECTS)}.")
+@click.option("--timesteps", metavar="N|dynamic", help="Time steps T. Default: what the graph says, else dynamic.")
+@click.option("--dt", type=float, help="Length of a step in seconds. Default: what the graph says, else 1e-4.")
+@click.option("--mode", type=click.Choice(list(MODES)), default="both", help="Whole sequences, single steps, or both.")
+@click.option(
+    "--batch",
+    metavar="N|MIN:OPT:MAX",
+    default="1:1:16",
+    show_default=True,
+    help="Batch sizes that TensorRT engines take; ONNX graphs take any.",
+)
+@click.option(
+    "--precision", type=click.Choice(get_args(Precision)), default="fp32", help="Arithmetic of what is written."
+)
+@click.option("--time-form", type=click.Choice(TIME_FORMS), default="auto", help="How ONNX graphs say T steps.")
+@click.option("--golden", type=click.IntRange(min=1), help="How many golden samples to keep, or to compute.")
+@click.option(
+    "--inputs", type=click.Path(path_type=Path), help="FILE.npz with `input` (and `labels`) for golden samples."
+)
+@click.option("--set", multiple=True, metavar="KEY=VALUE", help=f"{', '.join(Overrides.model_fields)}; repeatable.")
+def command(**options: Any) -> None:
+    """Export SOURCE (a run folder, a .nir file or a bundle) to NIR, ONNX or TensorRT, with golden samples as proof."""
+    export(Options(**options))
+
+
+def export(options: Options) -> None:
+    """Read the source, settle what the graph says, and write what was asked for."""
+    names = _targets(options.target)
+    profile = Profile.parse(options.batch)
+    overrides = validate(Overrides, apply_settings({}, options.set), "--set")
+    opened = source.read(options.source)
+    opened = replace(opened, name=overrides.network or opened.name, classes=overrides.classes or opened.classes)
+    graph = graphs.with_settings(opened.graph, _settings(graphs.settings(opened.graph), overrides, options))
+    graphs.check(graph, f"'{options.source}' under these options")
+    job = Job(graph, MODES[options.mode], options.time_form, profile, options.precision)
+    if options.out is None:
+        bundle, notes = targets.add(_own_bundle(opened, graph, options), job, names)
+    elif options.out.suffix == ".nir" and names == ["nir"]:
+        _write_nir(graph, options.out)
+        return
+    else:
+        require_empty(options.out)
+        kept, origin = golden.choose(graph, opened.recorded, options.inputs, options.golden)
+        bundle, notes = targets.create(options.out, opened, job, names, kept, origin)
+    _summary(bundle, notes)
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(console.run(command))
+
+
+def _targets(wanted: Sequence[str]) -> list[str]:
+    """Each target once, in the order given."""
+    names = [name.strip() for item in wanted for name in item.split(",") if name.strip()]
+    for name in names:
+        if name not in TARGETS:
+            raise unknown("target", name, TARGETS)
+    if not names:
+        raise BadInput(f"--target is empty: name one or more of {', '.join(TARGETS)}")
+    return list(dict.fromkeys(names))
+
+
+def _settings(said: graphs.Settings, overrides: Overrides, options: Options) -> graphs.Settings:
+    """What the graph says, overruled by `--set`, overruled by an option of its own."""
+    spoken: dict[str, Any] = {"dt": options.dt or overrides.dt, "dialect": options.dialect}
+    spoken |= {key: getattr(overrides, key) for key in ("reset", "input", "output")}
+    settings = replace(said, **{key: value for key, value in spoken.items() if value is not None})
+    if options.timesteps is not None:
+        settings = replace(settings, T=_timesteps(options.timesteps))
+    dialects.get(settings.dialect)
+    return settings
+
+
+def _timesteps(text: str) -> int | None:
+    if text == "dynamic":
+        return None
+    if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) < 1:
+        raise BadInput(f"--timesteps '{text}': write a whole number of at least 1, or dynamic")
+    return int(text)
+
+
+def _own_bundle(opened: Source, graph: nir.NIRGraph, options: Options) -> Bundle:
+    """The bundle that parts are added to. What its graph and golden samples say cannot change in place."""
+    if opened.bundle is None:
+        raise BadInput(f"'{options.source}' is not a bundle, so --out is needed: name a new folder")
+    if graphs.settings(graph) != opened.bundle.manifest.settings or options.golden or options.inputs or options.set:
+        raise BadInput(
+            f"bundle '{options.source}' would no longer be what its golden samples prove: give --out, a new folder"
+        )
+    return opened.bundle
+
+
+def _write_nir(graph: nir.NIRGraph, path: Path) -> None:
+    if path.exists():
+        raise BadInput(f"'{path}' exists already: choose another --out or remove it first")
+    graphs.write(graph, path)
+    click.echo(f"{path}  {_size(path)}, {len(graph.nodes)} nodes")
+    click.echo(f"next: nir.read('{path}') in Python with the nir package, or the importer of your framework")
+
+
+def _summary(bundle: Bundle, notes: Sequence[str]) -> None:
+    manifest = bundle.manifest
+    steps = manifest.timesteps or "dynamic"
+    click.echo(
+        f"{bundle.path}  network {manifest.network}, T {steps}, dt {manifest.dt:g} s, dialect {manifest.dialect}"
+    )
+    width = max(map(len, manifest.files))
+    for name in manifest.files:
+        click.echo(f"  {name:<{width}}  {_size(bundle.file(name)):>10}")
+    by = {"trained": "the trained network", "reference": "the reference"}[manifest.golden.origin]
+    click.echo(f"golden: {manifest.golden.samples} samples, outputs by {by}")
+    for note in notes:
+        click.echo(note)
+    click.echo(f"next: stdl-validate {bundle.path}")
+
+
+def _size(path: Path) -> str:
+    size = path.stat().st_size
+    return f"{size / 1024:.1f} KiB" if size < 1 << 20 else f"{size / (1 << 20):.1f} MiB"

@@ -1,0 +1,89 @@
+"""Files that are whole or absent, hashes, and paths that stay inside their folder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from stdl_export.common.errors import BadInput
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it onto `path` when the block succeeds, remove it when it fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        _keep_umask(part, 0o666)
+        _sync(part)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; rename it to `path` when the block succeeds, remove it when it fails.
+
+    `path` must not exist yet, or be an empty folder (`require_empty`).
+    """
+    require_empty(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    try:
+        yield part
+        _keep_umask(part, 0o777)
+        part.replace(path)  # POSIX: replaces an empty folder
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def require_empty(path: Path) -> None:
+    """Refuse an output folder that already holds something: nothing of the user's is overwritten."""
+    if path.is_symlink() or path.is_file():
+        raise BadInput(f"output folder '{path}' is a file or a link: choose another --out")
+    if path.is_dir() and any(path.iterdir()):
+        raise BadInput(f"output folder '{path}' is not empty: choose another --out or empty it first")
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as lower-case hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of `name` in `folder`; refuses absolute names, `..` and links that lead out of the folder."""
+    pure = PurePosixPath(name)
+    if not name or "\0" in name or "\\" in name or pure.is_absolute() or ".." in pure.parts:
+        raise BadInput(f"file name '{name}' in '{folder}' leads out of the folder: it was refused")
+    path = folder / pure
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise BadInput(f"file '{name}' in '{folder}' is a link out of the folder: it was refused")
+    return path
+
+
+def _keep_umask(path: Path, mode: int) -> None:
+    """Temporary files are private; give the finished one the permissions that the user's umask asks for."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(mode & ~mask)
+
+
+def _sync(path: Path) -> None:
+    """Flush to disk before the rename, so that a crash leaves the old file or the new one, never an empty one."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

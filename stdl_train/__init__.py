@@ -1,0 +1,1 @@
+"""Training deep spiking networks with spatio-temporal decoupled learning (STDL), and with its rivals for comparison."""

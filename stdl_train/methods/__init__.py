@@ -1,0 +1,1 @@
+"""Training methods, one file each, one interface (`base.Method`); `registry.METHODS` names them."""

@@ -1,0 +1,138 @@
+"""A recipe: network, data, training and the accuracy to expect, as TOML, checked when read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import Field
+
+from stdl_export.common.config import (
+    Count,
+    FiniteFloat,
+    Natural,
+    PositiveFloat,
+    Table,
+    apply_settings,
+    read_toml,
+    validate,
+)
+from stdl_export.common.errors import BadInput
+from stdl_export.common.files import atomic_file
+from stdl_export.common.names import unknown
+from stdl_models.network import DEFAULT_DT
+from stdl_models.neurons import NeuronSpec
+from stdl_train.methods.base import OptimizerOptions
+from stdl_train.methods.registry import MethodName
+
+RECIPES = files("stdl_models") / "recipes"
+
+
+class ModelTable(Table):
+    """`network`: a name of stdl_models.nets.registry with `options` of its family; `T`: time steps; `dt`.
+
+    Seconds a step.
+    """
+
+    network: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    T: Count = 4
+    dt: PositiveFloat = DEFAULT_DT
+    neuron: NeuronSpec = NeuronSpec()
+
+
+class DataTable(Table):
+    """`name`: a registered data set; `path`: its folder or hub name; limits draw so many samples with `seed`."""
+
+    name: str
+    path: str | None = None
+    train_limit: Count | None = None
+    test_limit: Count | None = None
+    seed: Natural = 0
+    flip: bool = False
+    shift: Natural = 0
+
+
+class TrainTable(Table):
+    """How to train. `subnetworks`: K; `memory_budget`: bytes of a whole step such as "4GiB"; `most_copies`: cap on the
+    auxiliary units of a subnetwork (none: 2, or what the budget allows); `bn_samples`: training images over which batch
+    normalisation is estimated again after merging (0: left as trained)."""
+
+    method: MethodName = "stdl"
+    subnetworks: Count = 4
+    memory_budget: str | None = None
+    most_copies: Count | None = None
+    epochs: Count = 10
+    batch_size: Count = 50
+    warmup_epochs: FiniteFloat = 0.5
+    optimizer: OptimizerOptions = OptimizerOptions()
+    bn_samples: Natural = 2000
+    seed: Natural = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class ExpectTable(Table):
+    """The test accuracy that an unchanged recipe must reach, as a band of fractions."""
+
+    test_accuracy: tuple[float, float]
+
+
+class Recipe(Table):
+    """One training run."""
+
+    name: str = ""
+    description: str = ""
+    model: ModelTable
+    data: DataTable
+    train: TrainTable = TrainTable()
+    expect: ExpectTable | None = None
+
+
+def recipe_names() -> list[str]:
+    """Recipes that come with the package."""
+    return sorted(Path(entry.name).stem for entry in RECIPES.iterdir() if entry.name.endswith(".toml"))
+
+
+def read_recipe(source: str, settings: Iterable[str] = (), overrides: dict[str, Any] | None = None) -> Recipe:
+    """A recipe by name or file, with `--set` settings and the command's own options (`train` keys) laid over it."""
+    path = Path(source)
+    if source in recipe_names():
+        table, name = read_toml(Path(str(RECIPES / f"{source}.toml"))), source
+    elif path.suffix == ".toml" or path.exists():
+        table, name = read_toml(path), path.stem
+    else:
+        raise unknown("recipe", source, recipe_names())
+    apply_settings(table, settings)
+    train = table.setdefault("train", {})
+    if isinstance(train, dict):
+        train.update({key: value for key, value in (overrides or {}).items() if value is not None})
+    table.setdefault("name", name)
+    return validate(Recipe, table, f"recipe '{source}'")
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    """The resolved recipe as TOML; atomic."""
+    with atomic_file(path) as part:
+        part.write_text(tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
+
+
+def require_same(recipe: Recipe, path: Path) -> None:
+    """Refuse to go on with a run under another recipe; names the first key that differs."""
+    stored = validate(Recipe, read_toml(path), f"'{path}'")
+    ours, theirs = _flat(recipe.model_dump(mode="json")), _flat(stored.model_dump(mode="json"))
+    for key in sorted(ours.keys() | theirs.keys()):
+        if ours.get(key) != theirs.get(key):
+            raise BadInput(
+                f"--resume: '{path}' was begun with {key} = {theirs.get(key)!r}, this command says {ours.get(key)!r}: "
+                "use the same settings, or another --out"
+            )
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

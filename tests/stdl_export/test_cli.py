@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nir
+import numpy as np
+import pytest
+from small_graphs import chain, conv_net, frames, full
+
+from stdl_export import bundle as bundles
+from stdl_export import graph as graphs
+from stdl_export import targets, tensorrt
+from stdl_export.cli import command
+from stdl_export.common import console
+
+
+@pytest.fixture
+def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with net.nir in it."""
+    monkeypatch.chdir(tmp_path)
+    graphs.write(conv_net(), tmp_path / "net.nir")
+    return tmp_path
+
+
+@pytest.fixture
+def bundle(net: Path) -> Path:
+    assert run("net.nir", "--target", "onnx", "--golden", "3", "--out", "bundle") == 0
+    return net / "bundle"
+
+
+def run(*args: str) -> int:
+    return console.run(command, list(args))
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    """The one line that a refused command leaves on stderr."""
+    before = {path: path.stat().st_mtime_ns for path in Path().rglob("*")}
+    capsys.readouterr()
+    assert run(*args) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert {path: path.stat().st_mtime_ns for path in Path().rglob("*")} == before, "nothing was written"
+    return err
+
+
+def test_a_nir_file_becomes_a_bundle(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("net.nir", "--target", "nir,onnx", "--out", "out", "--golden", "5") == 0
+    opened = bundles.load(net / "out")
+    assert opened.golden().samples == 5
+    assert opened.manifest.golden.origin == "reference"
+    assert graphs.same(opened.graph(), conv_net()) is not None, "all settings are written out now"
+    assert graphs.settings(opened.graph()) == graphs.settings(conv_net())
+    said = capsys.readouterr().out
+    assert "network net, T 4" in said
+    assert "model.probe.onnx" in said
+    assert "golden: 5 samples, outputs by the reference" in said
+    assert said.endswith("next: stdl-validate out\n")
+
+
+def test_targets_can_be_repeated(net: Path) -> None:
+    assert run("net.nir", "--target", "nir", "--target", "onnx", "--out", "out", "--mode", "step") == 0
+    assert "model.step.onnx" in bundles.load(net / "out").manifest.files
+
+
+def test_one_nir_file_for_another_framework(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("net.nir", "--target", "nir", "--out", "other.nir", "--dt", "1e-3") == 0
+    written = nir.read(net / "other.nir")
+    assert written.metadata["stdl.dt"] == 1e-3
+    assert "nir.read('other.nir')" in capsys.readouterr().out
+    assert "exists already" in refused(capsys, "net.nir", "--target", "nir", "--out", "other.nir")
+
+
+def test_options_settle_what_the_graph_says(net: Path) -> None:
+    options = ["--timesteps", "6", "--dt", "2e-3", "--set", "reset=subtract", "--set", "output='sum'", "--set", "dt=1"]
+    names = ["--set", "network=mine", "--set", "classes=['a','b','c','d','e']", "--set", "input=sequence"]
+    assert run("net.nir", "--target", "onnx", "--out", "out", *options, *names) == 0
+    manifest = bundles.load(net / "out").manifest
+    assert manifest.settings == graphs.Settings(2e-3, 6, "nir", "subtract", "sequence", "sum")
+    assert manifest.network == "mine"
+    assert manifest.classes == ("a", "b", "c", "d", "e")
+
+
+def test_timesteps_may_be_dynamic(net: Path) -> None:
+    assert run("net.nir", "--target", "onnx", "--out", "out", "--timesteps", "dynamic") == 0
+    assert bundles.load(net / "out").manifest.timesteps is None
+
+
+def test_golden_samples_from_a_file(net: Path) -> None:
+    np.savez(net / "x.npz", input=frames(4, 2, 6, 6), labels=np.arange(4))
+    assert run("net.nir", "--target", "nir", "--out", "out", "--inputs", "x.npz") == 0
+    samples = bundles.load(net / "out").golden()
+    np.testing.assert_array_equal(samples.input, frames(4, 2, 6, 6))
+
+
+def test_a_bundle_is_a_source(net: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("bundle", "--target", "onnx", "--out", "again", "--time-form", "scan") == 0
+    first, second = bundles.load(bundle), bundles.load(net / "again")
+    np.testing.assert_array_equal(first.golden().output, second.golden().output)
+    assert first.manifest.files["model.onnx"] != second.manifest.files["model.onnx"]
+    assert first.manifest.files["model.step.onnx"] == second.manifest.files["model.step.onnx"]
+
+
+def test_engines_are_added_to_a_bundle(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed")
+    before = bundles.load(bundle).manifest
+    assert run("bundle", "--target", "tensorrt", "--batch", "1:2:4") == 0
+    manifest = bundles.load(bundle).manifest
+    assert {engine.mode for engine in manifest.engines} == {"sequence", "step"}
+    for engine in manifest.engines:
+        assert (bundle / engine.file).stat().st_size > 1000
+        assert engine.batch == (1, 2, 4)
+        assert not engine.tf32
+        assert engine.graph_sha256 == manifest.files["graph.nir"]
+        assert engine.timesteps == (4 if engine.mode == "sequence" else None)
+    assert {name: manifest.files[name] for name in before.files} == before.files
+    assert f"engines built with {manifest.engines[0].flavour} {manifest.engines[0].version}" in capsys.readouterr().out
+    assert run("bundle", "--target", "tensorrt", "--mode", "step") == 0
+    assert len(bundles.load(bundle).manifest.engines) == 2, "the older step engine was replaced"
+
+
+def test_a_failed_build_leaves_nothing(
+    net: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> bytes:
+        raise tensorrt.BadInput("it could not build it")
+
+    monkeypatch.setattr(targets.tensorrt, "flavour", lambda: tensorrt.Flavour("tensorrt_rtx", "1", None, None))
+    monkeypatch.setattr(targets.tensorrt, "build", fail)
+    assert "it could not build it" in refused(capsys, "net.nir", "--target", "onnx,tensorrt", "--out", "out")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["no.nir"], "'no.nir' does not exist"),
+        (["."], "'.' is neither a run folder (no network.safetensors) nor a bundle (no manifest.json)"),
+        (["text.nir"], "'text.nir' is not a readable HDF5 file"),
+        (["net.nir", "--target", "onxx"], "unknown target 'onxx': did you mean 'onnx'? known: nir, onnx, tensorrt"),
+        (["net.nir", "--target", ","], "--target is empty"),
+        (["net.nir", "--dialect", "nirr"], "unknown dialect 'nirr': did you mean 'nir'? known: nir"),
+        (["net.nir", "--timesteps", "0"], "--timesteps '0': write a whole number of at least 1, or dynamic"),
+        (["net.nir", "--timesteps", "many"], "--timesteps 'many'"),
+        (["net.nir", "--dt", "-1"], "stdl.dt=-1.0: accepted is a positive number"),
+        (["net.nir", "--dt", "nan"], "stdl.dt=nan"),
+        (["net.nir", "--dt", "x"], "'--dt'"),
+        (["net.nir", "--batch", "4:2:1"], "--batch '4:2:1'"),
+        (["net.nir", "--precision", "fp16"], "'fp16' is not 'fp32'"),
+        (["net.nir", "--mode", "all"], "'all' is not one of"),
+        (["net.nir", "--golden", "0"], "'--golden'"),
+        (["net.nir", "--set", "nework=x"], "--set: unknown key 'nework': did you mean 'network'?"),
+        (["net.nir", "--set", "reset"], "--set 'reset': write key=value"),
+        (["net.nir", "--set", "reset=soft"], "'reset' = 'soft'"),
+        (["net.nir", "--inputs", "no.npz"], "'no.npz' does not exist"),
+        (["net.nir", "--inputs", "text.nir"], "'text.nir' is not a readable .npz file"),
+        (["net.nir", "--time-form", "unroll", "--timesteps", "dynamic"], "needs a fixed number of time steps"),
+        (["net.nir", "--target", "tensorrt", "--timesteps", "dynamic"], "give --timesteps N, or --mode step"),
+        (["net.nir", "--out", "full"], "output folder 'full' is not empty"),
+        (["net.nir", "--out", "text.nir"], "'text.nir' is a file"),
+        (["bad.nir"], "'bad.nir': node 'n0' (I): this primitive is not accepted; node 'n1' (I): this primitive"),
+    ],
+)
+def test_bad_input_is_one_line(net: Path, capsys: pytest.CaptureFixture[str], args: list[str], said: str) -> None:
+    (net / "text.nir").write_text("text")
+    (net / "full").mkdir()
+    (net / "full" / "file").write_text("")
+    nir.write(net / "bad.nir", chain(nir.I(full(1, 2)), nir.I(full(1, 2)), shape=(2,)))
+    defaults = [*([] if "--target" in args else ["--target", "onnx"]), *([] if "--out" in args else ["--out", "out"])]
+    if "tensorrt" in args:
+        pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed")
+    assert said in refused(capsys, *args, *defaults)
+
+
+def test_a_new_folder_is_needed_where_the_source_is_no_bundle(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is not a bundle, so --out is needed" in refused(capsys, "net.nir", "--target", "onnx")
+
+
+@pytest.mark.parametrize("args", [["--dt", "1"], ["--timesteps", "9"], ["--golden", "2"], ["--set", "network=x"]])
+def test_what_a_bundle_proves_does_not_change_in_place(
+    bundle: Path, capsys: pytest.CaptureFixture[str], args: list[str]
+) -> None:
+    assert "would no longer be what its golden samples prove" in refused(capsys, "bundle", "--target", "onnx", *args)
+
+
+def test_a_damaged_bundle_is_no_source(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(bundle / "model.onnx", bundle / "model.step.onnx")
+    assert "file 'model.step.onnx' was changed" in refused(capsys, "bundle", "--target", "onnx", "--out", "out")
+
+
+def test_tensorrt_missing_says_what_to_install(
+    net: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, None)
+    said = refused(capsys, "net.nir", "--target", "tensorrt", "--out", "out")
+    assert "neither tensorrt nor tensorrt_rtx is installed: pip install 'stdl-toolchain[tensorrt-rtx]'" in said
+
+
+def test_help_has_examples_and_every_option() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-c", "from stdl_export.cli import entry; entry()", "--help"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    for option in (
+        "target",
+        "out",
+        "dialect",
+        "timesteps",
+        "dt",
+        "mode",
+        "batch",
+        "precision",
+        "time-form",
+        "golden",
+        "inputs",
+        "set",
+    ):
+        assert f"--{option}" in shown
+    assert "stdl-export runs/digits --target onnx,tensorrt --out bundles/digits" in shown
+
+
+def test_export_from_nir_works_without_torch(net: Path) -> None:
+    code = "import sys; sys.modules['torch'] = None; from stdl_export.cli import entry; entry()"
+    args = ["net.nir", "--target", "onnx", "--out", "out"]
+    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert bundles.load(net / "out").manifest.network == "net"

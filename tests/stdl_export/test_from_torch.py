@@ -1,0 +1,102 @@
+"""From PyTorch to NIR: the graph computes what the network computes, and says what design.md says it says."""
+
+from __future__ import annotations
+
+import nir
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import lively, make_spec, network_specs, neuron, plain_spec, residual_spec
+
+from stdl_export import from_torch, graph
+from stdl_export.fold import fold
+from stdl_models.nets.registry import build_network
+from stdl_models.neurons import NeuronSpec
+from stdl_models.units import UNITS, ConvSpec, LinearSpec, ReadoutSpec, SpikeRecorder
+from stdl_runtimes import reference
+
+
+@given(spec=network_specs(), seed=st.integers(0, 1000))
+@settings(max_examples=30, deadline=None)
+def test_the_reference_computes_the_network(spec, seed):
+    network = fold(lively(build_network(spec), seed=seed))
+    frame = torch.rand(3, *spec.input.shape, generator=torch.Generator().manual_seed(seed)) * 2
+    with torch.no_grad(), SpikeRecorder(network) as recorder:
+        logits = network(frame)
+    result = reference.run(from_torch.to_nir(network), frame.numpy(), margins=True)
+    assert set(result.spikes) == set(recorder.spikes)
+    tied = False  # convolutions sum in another order: a potential at its threshold may flip, and all behind it differ
+    for node, steps in recorder.spikes.items():
+        theirs = torch.stack(steps).numpy()
+        tied = tied or bool((result.margins[node] < 1e-4).any())
+        assert tied or np.array_equal(theirs, result.spikes[node]), node
+    if not tied:
+        np.testing.assert_allclose(result.output, logits.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_residual_sum_is_fan_in_and_equal_sets_are_kept_once():
+    written = from_torch.to_nir(fold(lively(build_network(residual_spec()))))
+    sources = graph.sources(written)
+    assert sources["r1.a"] == ("stem.lif",)
+    assert sources["r2.a"] == ("r1.b.lif", "stem.lif")
+    assert sources["r3.a"] == sources["r3.shortcut"] == ("r1.b.lif", "r2.b.lif", "stem.lif")
+    assert sources["readout.pool"] == ("r3.b.lif", "r3.shortcut.lif")
+    assert isinstance(written.nodes["readout.flatten"], nir.Flatten)
+    assert written.nodes["readout.pool"].kernel_size.tolist() == [3, 3]
+
+
+def test_metadata_shapes_and_biases():
+    written = from_torch.to_nir(fold(lively(build_network(plain_spec(T=5)))))
+    assert graph.problems(written) == []
+    said = graph.settings(written)
+    assert (said.T, said.dt, said.dialect, said.reset, said.input, said.output) == (
+        5, 1e-4, "nir", "v_reset", "repeat", "mean",
+    )  # fmt: skip
+    for name, node in written.nodes.items():
+        if isinstance(node, nir.LIF):
+            assert node.tau.shape == node.v_threshold.shape == graph.shapes(written)[name]
+            assert node.tau.dtype == np.float32
+        if isinstance(node, nir.Affine | nir.Conv2d):
+            assert node.bias is not None
+
+
+def test_the_file_read_back_is_the_same_graph(tmp_path):
+    written = from_torch.to_nir(fold(lively(build_network(residual_spec()))))
+    graph.write(written, tmp_path / "g.nir")
+    assert graph.same(written, graph.read(tmp_path / "g.nir")) is None
+    by_nir = nir.read(tmp_path / "g.nir")  # the nir package's own checks accept it
+    assert set(by_nir.nodes) == set(written.nodes)
+
+
+def test_resets_travel_with_the_graph_and_exceptions_with_the_node():
+    units = [
+        ConvSpec(name="a", channels=2, neuron=neuron(reset="subtract")),
+        ConvSpec(name="b", channels=2, neuron=neuron(reset="subtract")),
+        LinearSpec(name="c", features=3, neuron=neuron(reset="v_reset", v_reset=0.25)),
+    ]
+    written = from_torch.to_nir(fold(build_network(make_spec(units)).eval()))
+    assert graph.settings(written).reset == "subtract"
+    assert graph.reset_of(written, "a.lif") == "subtract"
+    assert graph.reset_of(written, "c.lif") == "v_reset"
+    assert written.nodes["c.lif"].v_reset.tolist() == [0.25] * 3
+
+
+def test_a_smoothing_readout_becomes_an_li():
+    spec = plain_spec().model_copy(update={"readout": ReadoutSpec(classes=3, neuron=NeuronSpec(kind="LI", beta=0.8))})
+    network = fold(lively(build_network(spec)))
+    written = from_torch.to_nir(network)
+    assert isinstance(written.nodes["readout.li"], nir.LI)
+    frame = torch.rand(2, 2, 6, 6)
+    with torch.no_grad():
+        np.testing.assert_allclose(reference.run(written, frame.numpy()).output, network(frame).numpy(), atol=1e-4)
+
+
+def test_every_unit_has_its_row():
+    assert set(from_torch.ROWS) == set(UNITS.values())
+
+
+def test_an_unfolded_network_is_a_mistake_of_ours():
+    with pytest.raises(AssertionError, match="fold the network first"):
+        from_torch.to_nir(build_network(plain_spec()))

@@ -1,0 +1,94 @@
+import nir
+import numpy as np
+import pytest
+
+from stdl_export import dialects
+from stdl_export.common.errors import BadInput
+from stdl_export.semantics import collapse, discretise
+
+
+def f32(*values):
+    return np.array(values, np.float32)
+
+
+def lif(tau, r, v_leak=0.0, v_threshold=1.0, v_reset=0.0):
+    tau, r, v_leak, v_threshold, v_reset = np.broadcast_arrays(
+        *(np.asarray(value, np.float32) for value in (tau, r, v_leak, v_threshold, v_reset)), np.zeros(2, np.float32)
+    )[:5]
+    return nir.LIF(tau, r, v_leak, v_threshold, v_reset)
+
+
+def test_lif_coefficients_by_hand():
+    k = discretise(
+        lif(tau=[2.0, 4.0], r=3.0, v_leak=[0.5, -1.0], v_threshold=1.5, v_reset=-0.25), 0.5, "v_reset", dialects.NIR
+    )
+    assert k.decay.tolist() == [0.75, 0.875]  # 1 - dt/tau
+    assert k.gain.tolist() == [0.75, 0.375]  # dt/tau * r
+    assert k.leak.tolist() == [0.125, -0.125]  # dt/tau * v_leak
+    assert (k.v_threshold.shape, k.v_threshold.item()) == ((), 1.5)
+    assert (k.v_reset.item(), k.reset, k.spike, k.kind) == (-0.25, "v_reset", ">", "LIF")
+
+
+def test_if_does_not_decay_and_its_gain_has_the_unit_of_time():
+    k = discretise(nir.IF(f32(3, 5), f32(1, 1), f32(0, 0)), 0.5, "subtract", dialects.NIR)
+    assert (k.decay.item(), k.leak.item(), k.gain.tolist()) == (1.0, 0.0, [1.5, 2.5])
+    assert (k.kind, k.reset) == ("IF", "subtract")
+
+
+def test_li_has_no_threshold_and_no_reset():
+    k = discretise(nir.LI(f32(2, 2), f32(4, 4), f32(1, 1)), 0.5, "subtract", dialects.NIR)
+    assert (k.kind, k.reset) == ("LI", "none")
+    assert (k.decay.item(), k.gain.item(), k.leak.item()) == (0.75, 1.0, 0.25)
+
+
+def test_coefficients_are_computed_in_float64_and_rounded_once():
+    tau = np.float32(1e-4 / 0.3)
+    k = discretise(lif(tau=tau, r=0.7, v_leak=0.3), 1e-4, "v_reset", dialects.NIR)
+    rate = 1e-4 / np.float64(tau)
+    assert k.decay == np.float32(1.0 - rate)
+    assert k.gain == np.float32(rate * np.float64(np.float32(0.7)))
+    assert k.leak == np.float32(rate * np.float64(np.float32(0.3)))
+    assert {array.dtype for array in (k.decay, k.gain, k.leak, k.v_threshold, k.v_reset)} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("beta", [0.3, 0.5, 0.9, 0.95, 0.999])
+def test_a_gain_that_was_meant_to_be_one_is_one(beta):
+    tau = np.float32(1e-4 / (1 - beta))
+    r = np.float32(tau / np.float32(1e-4))  # what a network with gain 1 stores; rounded, dt/tau*r is 1 +- 1e-7
+    assert discretise(lif(tau, r), 1e-4, "v_reset", dialects.NIR).gain.tolist() == 1.0
+
+
+def test_a_gain_near_one_is_kept_where_it_was_meant():
+    k = discretise(lif(tau=1.0, r=[1.0 + 2e-6, 1.0 + 5e-7]), 1.0, "v_reset", dialects.NIR)
+    assert k.gain.tolist() == [np.float32(1.0 + 2e-6), 1.0]
+
+
+def test_what_float32_cannot_hold_is_refused():
+    node = nir.IF(np.array([1e30]), np.array([1.0]), np.array([0.0]))
+    with pytest.raises(BadInput, match="the gain of an IF does not fit float32"):
+        discretise(node, 1e10, "v_reset", dialects.NIR)
+
+
+def test_unknown_reset_and_dialect_are_named():
+    with pytest.raises(BadInput, match="reset 'soft' is not known"):
+        discretise(lif(1.0, 1.0), 1e-4, "soft", dialects.NIR)
+    with pytest.raises(BadInput, match="unknown dialect 'nirr': did you mean 'nir'"):
+        dialects.get("nirr")
+    assert dialects.get("nir") is dialects.NIR
+
+
+@pytest.mark.parametrize(
+    ("array", "shape"),
+    [
+        (np.full((3, 4, 4), 2.0), ()),
+        (np.arange(3.0)[:, None, None] * np.ones((3, 4, 4)), (3, 1, 1)),
+        (np.arange(4.0)[None, :, None] * np.ones((3, 4, 4)), (1, 4, 1)),
+        (np.arange(48.0).reshape(3, 4, 4), (3, 4, 4)),
+        (np.array(1.0), ()),
+        (np.array([[1.0]]), ()),
+    ],
+)
+def test_collapse_keeps_only_the_axes_that_vary(array, shape):
+    small = collapse(array)
+    assert small.shape == shape
+    assert np.array_equal(np.broadcast_to(small, array.shape), array)

@@ -1,0 +1,364 @@
+import json
+import subprocess
+import sys
+import types
+
+import bundles
+import numpy as np
+import pytest
+from chains import small_network
+
+from stdl_export.bundle import DataInfo
+from stdl_export.common.console import run
+from stdl_export.common.errors import Unavailable
+from stdl_runtimes import base, data, tensorrt
+from stdl_runtimes.cli import command
+
+pytest.importorskip("onnxruntime")
+
+SAMPLES = 12
+
+
+def images(samples=SAMPLES):
+    return np.random.default_rng(0).uniform(0, 1, (samples, 2, 6, 6)).astype(np.float32)
+
+
+INFO = DataInfo(name="stripes", mean=(0.25, 0.5), std=(0.25, 0.5))
+
+
+def normalised(x):
+    return (x - np.array([0.25, 0.5], np.float32)[:, None, None]) / np.array([0.25, 0.5], np.float32)[:, None, None]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A bundle for all tests that do not change it. Of its labels all but three are what it predicts."""
+    path = tmp_path_factory.mktemp("bundles") / "small"
+    graph, x = small_network(), normalised(images())
+    golden = bundles.goldens.from_reference(graph, x)
+    labels = golden.output.mean(axis=0).argmax(axis=1)
+    assert len(set(labels)) > 1
+    labels[:3] = (labels[:3] + 1) % 3
+    return bundles.make(path, graph, x, labels=labels, data=INFO)
+
+
+@pytest.fixture
+def validate(capsys, monkeypatch):
+    """Run the command; (exit code, stdout, stderr). TensorRT has no driver here, whatever the machine has."""
+    monkeypatch.setattr(tensorrt, "load", _no_driver)
+
+    def call(*args):
+        code = run(command, [str(arg) for arg in args])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def _no_driver(bundle, device):
+    raise Unavailable("built, not run: no NVIDIA driver")
+
+
+def test_the_tables_and_the_verdict(made, validate):
+    code, out, err = validate(made.path)
+    assert code == 0, out
+    assert err == ""
+    lines = out.splitlines()
+    assert lines[-1].startswith("PASS: ")
+    assert f"small: {SAMPLES} golden samples, T=5" in out
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
+    assert [row[:3] for row in rows[:4]] == [
+        ["golden (reference)", "75.00%", "-"],
+        ["reference", "75.00%", "100.00%"],
+        ["onnxruntime", "75.00%", "100.00%"],
+        ["onnxruntime step", "75.00%", "100.00%"],
+    ]
+    assert [row[0] for row in rows[4:6]] == ["lif1", "if2"]
+    assert all(row[-2:] == ["0 / 0 / 0", "0 / 0 / 0"] for row in rows[4:6])
+    assert rows[6:] == [["tensorrt", "built, not run: no NVIDIA driver"]]
+
+
+def test_trained_golden_samples_are_pytorchs(tmp_path, validate):
+    bundle = bundles.make(tmp_path / "b", small_network(), normalised(images()), origin="trained")
+    code, out, _ = validate(bundle.path)
+    assert code == 0
+    assert "│ trained (PyTorch)" in out
+
+
+def test_json_has_every_number(made, validate, tmp_path):
+    code, out, _ = validate(made.path, "--json", tmp_path / "out.json", "--latency")
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert code == 0
+    assert report["schema_version"] == 1
+    assert report["passed"] is True
+    assert report["verdict"] == out.splitlines()[-1]
+    assert [line["runtime"] for line in report["runtimes"]] == [
+        "golden (reference)",
+        "reference",
+        "onnxruntime",
+        "onnxruntime step",
+    ]
+    assert {line["accuracy"] for line in report["runtimes"]} == {0.75}
+    golden, *others = report["runtimes"]
+    assert golden["latency"] is None
+    for line in others:
+        assert 0 < line["latency"]["p50_ms"] <= line["latency"]["p99_ms"]
+        assert line["latency"]["batch"] == 1
+    assert [layer["node"] for layer in report["layers"]] == ["lif1", "if2"]
+    counts = made.golden().counts
+    for layer in report["layers"]:
+        assert layer["spikes"] == counts[layer["node"]].sum() > 0
+        assert layer["firing_rate"] == pytest.approx(counts[layer["node"]].mean() / 5)
+        assert layer["runtimes"]["onnxruntime"] == {
+            "count_difference": 0,
+            "flips": 0,
+            "ties": 0,
+            "slots": counts[layer["node"]].size * 5,
+        }
+    assert report["skipped"] == {"tensorrt": "built, not run: no NVIDIA driver"}
+    assert all(check["passed"] for check in report["checks"])
+    assert {"python", "numpy", "onnxruntime"} <= set(report["versions"])
+
+
+def test_the_page_holds_the_tables_and_nothing_from_elsewhere(made, validate, tmp_path):
+    validate(made.path, "--report", tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert "color-scheme: light dark" in page
+    assert "<td>onnxruntime step</td>" in page
+    assert 'class="verdict pass"' in page
+    assert "src=" not in page
+    assert "http" not in page
+
+
+def test_names_from_files_are_text_and_not_markup(tmp_path, validate):
+    graph = small_network()
+    graph.nodes["<b>[red]"] = graph.nodes.pop("lif1")
+    swap = {"lif1": "<b>[red]"}
+    graph.edges = [(swap.get(a, a), swap.get(b, b)) for a, b in graph.edges]
+    bundle = bundles.make(tmp_path / "b", graph, normalised(images(4)))
+    code, out, _ = validate(bundle.path, "--report", tmp_path / "page.html")
+    assert code == 0
+    assert "│ <b>[red] " in out
+    assert "<td>&lt;b&gt;[red]</td>" in (tmp_path / "page.html").read_text()
+
+
+def test_runtimes_are_chosen_by_name(made, validate):
+    code, out, _ = validate(made.path, "--runtime", "reference")
+    assert code == 0
+    assert "onnxruntime" not in out
+    code, out, _ = validate(made.path, "--runtime", "onnxruntime")
+    assert code == 0
+    assert "│ reference " in out  # it judges, asked for or not
+
+
+def test_a_failing_bundle_exits_with_1_and_names_the_checks(tmp_path, validate):
+    bundle = bundles.make(tmp_path / "b", small_network(), normalised(images()))
+    wrong = bundles.changed(bundle.graph(), "lif1", "v_leak", lambda v: v + np.float32(0.1))
+    bundles.replace_onnx(bundle, wrong, ["model.onnx", "model.probe.onnx"])
+    code, out, err = validate(bundle.path, "--json", tmp_path / "out.json", "--report", tmp_path / "page.html")
+    verdict = out.splitlines()[-1]
+    assert code == 1
+    assert err == ""
+    assert verdict.startswith("FAIL (")
+    assert "onnxruntime, flips: " in verdict
+    assert "'lif1'" in verdict
+    assert json.loads((tmp_path / "out.json").read_text())["passed"] is False
+    assert 'class="verdict fail"' in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize("options", [["--require", "tensorrt"], ["--runtime", "reference", "--require", "tensorrt"]])
+def test_a_required_runtime_that_is_absent_fails(made, validate, options):
+    code, out, _ = validate(made.path, *options)
+    assert code == 1
+    assert "tensorrt, required: it is required, but was skipped: built, not run: no NVIDIA driver" in out
+
+
+def test_nothing_checked_is_no_success(made, validate):
+    code, out, _ = validate(made.path, "--runtime", "tensorrt")
+    assert code == 1
+    assert "nothing was checked: tensorrt: built, not run: no NVIDIA driver" in out
+
+
+def test_a_required_runtime_that_is_present_passes(made, validate):
+    assert validate(made.path, "--require", "onnxruntime")[0] == 0
+
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+
+def test_data_from_a_file_is_normalised_and_scored(made, validate, tmp_path):
+    predicted = made.golden().output.mean(axis=0).argmax(axis=1)
+    np.savez(
+        tmp_path / "test.npz", images=images(), labels=np.where(np.arange(SAMPLES) < 6, predicted, (predicted + 1) % 3)
+    )
+    code, _, _ = validate(made.path, "--data", tmp_path / "test.npz", "--json", tmp_path / "out.json")
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert code == 0
+    assert report["data_samples"] == SAMPLES
+    assert [line["data_accuracy"] for line in report["runtimes"]] == [None, 0.5, 0.5, 0.5]
+    assert [line["data_agreement"] for line in report["runtimes"]] == [None, 1.0, 1.0, 1.0]
+
+
+def test_what_the_network_sees_is_normalised_per_channel(made, tmp_path):
+    labels = np.zeros(SAMPLES, np.int64)
+    np.savez(tmp_path / "test.npz", images=images(), labels=labels)
+    samples = data.load(str(tmp_path / "test.npz"), made.manifest, timesteps=5, path=None, limit=3)
+    assert samples.input[0, 0, 0, 0] == (images()[0, 0, 0, 0] - np.float32(0.25)) / np.float32(0.25)
+    assert np.array_equal(samples.input, normalised(images())[:3])
+    assert samples.input.dtype == np.float32
+    assert len(samples.labels) == 3
+
+
+def test_predictions_that_differ_on_data_fail(tmp_path, validate):
+    bundle = bundles.make(tmp_path / "b", small_network(), normalised(images()), data=INFO)
+    wrong = bundles.changed(bundle.graph(), "fc", "weight", lambda w: -w)
+    bundles.replace_onnx(bundle, wrong, ["model.step.onnx"])
+    np.savez(tmp_path / "test.npz", images=images(), labels=np.zeros(SAMPLES, np.int64))
+    code, _, _ = validate(bundle.path, "--data", tmp_path / "test.npz", "--json", tmp_path / "out.json")
+    checks = json.loads((tmp_path / "out.json").read_text())["checks"]
+    failed = {(check["runtime"], check["name"]) for check in checks if not check["passed"]}
+    assert code == 1
+    assert {("onnxruntime step", "agreement"), ("onnxruntime step", "agreement on test.npz")} <= failed
+    assert {runtime for runtime, _ in failed} == {"onnxruntime step"}
+
+
+def register(monkeypatch, function):
+    entry = types.SimpleNamespace(name="stripes", load=lambda: function)
+    monkeypatch.setattr(data.importlib.metadata, "entry_points", lambda group: [entry] * (group == "stdl.datasets"))
+
+
+def test_a_registered_data_set_is_asked_for_its_test_split(made, validate, monkeypatch):
+    asked = []
+
+    def stripes(split, path, limit):
+        asked.append((split, path, limit))
+        return types.SimpleNamespace(images=images()[:limit], labels=np.zeros(limit, np.int64))
+
+    register(monkeypatch, stripes)
+    code, out, _ = validate(made.path, "--data", "stripes", "--data-path", "here", "--data-limit", "5")
+    assert code == 0
+    assert asked == [("test", "here", 5)]
+    assert "stripes" in out
+
+
+def broken(split, path, limit):
+    raise ImportError("no module named parquet")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("strips", "unknown data set (or .npz file) 'strips': did you mean 'stripes'?"),
+        ("stripes", "data set 'stripes' cannot be read here: no module named parquet"),
+        ("none.npz", "'none.npz' does not exist"),
+    ],
+)
+def test_data_that_cannot_be_had_is_one_line(made, validate, monkeypatch, source, message):
+    register(monkeypatch, broken)
+    code, out, err = validate(made.path, "--data", source)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"images": images()}, "has no array 'labels'"),
+        ({"images": images()[..., :5], "labels": np.zeros(SAMPLES, np.int64)}, "the network takes"),
+        ({"images": images(), "labels": np.zeros(SAMPLES)}, "labels must be one whole number below 3"),
+        ({"images": images(), "labels": np.full(SAMPLES, 3)}, "labels must be one whole number below 3"),
+        ({"images": images(), "labels": np.zeros(SAMPLES - 1, np.int64)}, "labels must be one whole number below 3"),
+    ],
+)
+def test_data_that_does_not_fit_is_one_line(made, validate, tmp_path, arrays, message):
+    np.savez(tmp_path / "test.npz", **arrays)
+    code, _, err = validate(made.path, "--data", tmp_path / "test.npz")
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_images_become_sequences_by_direct_encoding_only(tmp_path, validate):
+    x = np.broadcast_to(normalised(images()), (5, SAMPLES, 2, 6, 6))
+    np.savez(tmp_path / "test.npz", images=images(), labels=np.zeros(SAMPLES, np.int64))
+    graph = small_network(mode="sequence")
+    direct = bundles.make(tmp_path / "direct", graph, x, data=INFO, encoding="direct")
+    assert validate(direct.path, "--data", tmp_path / "test.npz")[0] == 0
+    other = bundles.make(tmp_path / "other", graph, x, data=INFO)
+    code, _, err = validate(other.path, "--data", tmp_path / "test.npz")
+    assert code == 2
+    assert "does not say how to make them of single images" in err
+
+
+# --- bad input ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--runtime", "onxruntime"], "unknown runtime 'onxruntime': did you mean 'onnxruntime'?"),
+        (["--require", "gpu"], "unknown runtime 'gpu'"),
+        (["--data-limit", "5"], "--data-path and --data-limit belong to --data"),
+        (["--data", "x.npz", "--data-limit", "0"], "0 is not in the range"),
+        (["--runtimes", "x"], "No such option"),
+    ],
+)
+def test_bad_options_are_one_line(made, validate, options, message):
+    code, out, err = validate(made.path, *options)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_tampered_bundle_is_one_line(tmp_path, validate):
+    bundle = bundles.make(tmp_path / "b", small_network(), normalised(images()))
+    content = bytearray((bundle.path / "model.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle.path / "model.onnx").write_bytes(content)
+    code, out, err = validate(bundle.path, "--json", tmp_path / "out.json")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: bundle")
+    assert "'model.onnx' was changed" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_no_bundle_is_one_line(tmp_path, validate):
+    code, _, err = validate(tmp_path)
+    assert code == 2
+    assert "is no bundle: it has no manifest.json" in err
+
+
+# --- the device -----------------------------------------------------------------------------------------------------
+
+BLOCKED = """
+import sys
+for name in ("torch", "stdl_train", "stdl_models", "onnx"):
+    sys.modules[name] = None
+from stdl_runtimes.cli import entry
+sys.argv[1:] = {arguments!r}
+entry()
+"""
+
+
+def test_it_works_without_torch_and_without_onnx(made, tmp_path):
+    arguments = [str(made.path), "--require", "onnxruntime", "--json", str(tmp_path / "out.json")]
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED.format(arguments=arguments)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("PASS")
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = "import sys, stdl_runtimes.base; print({'torch', 'onnxruntime', 'onnx', 'rich', 'h5py'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_every_registered_runtime_can_be_asked_for():
+    assert list(base.REGISTRY) == ["reference", "onnxruntime", "tensorrt"]
+    for module in base.REGISTRY.values():
+        assert callable(__import__(module, fromlist=["load"]).load)

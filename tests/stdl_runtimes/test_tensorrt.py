@@ -1,0 +1,209 @@
+"""The TensorRT runtime without a GPU: its state machine on a fake of the API, and what it says where it cannot run."""
+
+import sys
+
+import bundles
+import numpy as np
+import pytest
+from chains import small_network
+from fake_gpu import FakeCuda, FakeEngine, FakeTensorRt
+
+from stdl_export.bundle import EngineInfo
+from stdl_export.common.errors import BadInput, Unavailable
+from stdl_runtimes import base, cuda, reference, tensorrt
+from stdl_runtimes.validate import Comparison, entries_of
+
+T = 5
+OPEN_DEVICE, MODULE = cuda.open_device, tensorrt._module  # the real ones; most tests put fakes in their place
+
+
+def inputs(batch, mode):
+    shape = (batch, 2, 6, 6) if mode == "repeat" else (T, batch, 2, 6, 6)
+    return np.random.default_rng(0).normal(0.5, 1, shape).astype(np.float32)
+
+
+class Gpu:
+    """A bundle with two fake engines in it, and the fake GPU they run on."""
+
+    def __init__(self, folder, monkeypatch, mode="repeat", batch=(1, 1, 4), fake=None, **changes):
+        self.graph = small_network(mode=mode, readout="li", T=T)
+        self.x = inputs(6, mode)
+        bundle = bundles.make(folder, self.graph, self.x)
+        self.cuda = FakeCuda()
+        states, repeated = bundle.manifest.states, mode == "repeat"
+        self.engines = {
+            name: FakeEngine(self.graph, self.cuda, name, states, T, repeated) for name in ("sequence", "step")
+        }
+        infos = []
+        for name in self.engines:
+            (folder / f"{name}.engine").write_text(name)
+            info = EngineInfo(
+                file=f"{name}.engine",
+                flavour="tensorrt_rtx",
+                version="1.0",
+                mode=name,
+                tf32=False,
+                batch=batch,
+                timesteps=T,
+                compute_capability=None,
+                graph_sha256=bundle.manifest.files["graph.nir"],
+            )
+            infos.append(info.model_dump() | changes)
+        self.bundle = bundles.rehash(bundle, ["sequence.engine", "step.engine"], engines=infos)
+        self.trt = fake or FakeTensorRt(self.engines)
+        monkeypatch.setattr(cuda, "open_device", lambda: self.cuda)
+        monkeypatch.setattr(tensorrt, "_module", lambda flavour: self.trt)
+
+    def load(self):
+        return base.load(self.bundle, "tensorrt")
+
+
+@pytest.fixture
+def gpu(tmp_path, monkeypatch):
+    return lambda **options: Gpu(tmp_path / "b", monkeypatch, **options)
+
+
+@pytest.mark.parametrize("mode", ["repeat", "sequence"])
+def test_the_sequence_engine_takes_any_batch_in_parts(gpu, mode):
+    made = gpu(mode=mode)
+    with made.load() as runtime:
+        assert np.array_equal(runtime.run(made.x), reference.run(made.graph, made.x).output)  # 6 samples: 4 and 2
+        assert np.array_equal(runtime.run(made.x), reference.run(made.graph, made.x).output)
+    assert [context.batch for context in made.engines["sequence"].contexts] == [4, 2]  # made once each
+
+
+@pytest.mark.parametrize("mode", ["repeat", "sequence"])
+def test_a_batch_below_the_profile_is_filled_up(gpu, mode):
+    made = gpu(mode=mode, batch=(4, 4, 4))
+    expected = reference.run(made.graph, made.x).output[:, :1]
+    one = made.x[:1] if mode == "repeat" else made.x[:, :1]
+    with made.load() as runtime:
+        np.testing.assert_allclose(runtime.run(one), expected, atol=1e-6)
+        with runtime.session(1) as session:
+            stepped = np.stack([session.step(one if mode == "repeat" else one[t]) for t in range(T)])
+    np.testing.assert_allclose(stepped, expected, atol=1e-6)
+
+
+def test_single_steps_are_the_sequence_and_states_change_places(gpu):
+    made = gpu(mode="sequence")
+    x = made.x[:, :3]
+    expected = reference.run(made.graph, x).output
+    with made.load() as runtime, runtime.session(3) as session:
+        first = np.stack([session.step(frame) for frame in x])
+        session.reset()  # after an odd number of steps
+        second = np.stack([session.step(frame) for frame in x])
+        (context,) = made.engines["step"].contexts
+    assert np.array_equal(first, expected)
+    assert np.array_equal(second, expected)
+    for before, after in zip(context.calls, context.calls[1:], strict=False):
+        if after is context.calls[T]:
+            continue  # the reset wrote the state that this step reads
+        for info in made.bundle.manifest.states:
+            assert after[info.input] == before[info.output]
+            assert after[info.output] == before[info.input]
+
+
+def test_everything_is_given_back(gpu):
+    made = gpu()
+    with made.load() as runtime:
+        runtime.run(made.x)
+        with runtime.session(2) as session:
+            session.step(made.x[:2])
+    assert made.cuda.closed
+    assert not made.cuda.memory
+    assert not made.cuda.pins
+
+
+def test_the_harness_compares_it_in_both_modes(gpu):
+    made = gpu(batch=(1, 1, 4))
+    comparison = Comparison(made.bundle)
+    with made.load() as runtime:
+        rows = comparison.rows([*entries_of(reference.Reference(made.graph)), *entries_of(runtime)], lambda done: None)
+    assert [row.entry.label for row in rows] == ["reference", "tensorrt", "tensorrt step"]
+    assert all(check.passed for row in rows for check in comparison.checks(row))
+    assert rows[2].twin_name == "sequence"
+
+
+def test_a_session_larger_than_the_profile_is_refused(gpu):
+    with gpu().load() as runtime, pytest.raises(BadInput, match="takes 4 samples, not 5: build it with --batch 5"):
+        runtime.session(5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": "0.9"}, "built by tensorrt_rtx 0.9, this is 1.0: build it here with stdl-export"),
+        ({"compute_capability": "9.0"}, "built for SM 9.0, this GPU is 8.7"),
+        ({"graph_sha256": "0" * 64}, "built from another graph than the bundle's"),
+        ({"fake": FakeTensorRt({}, validity=32)}, "the file is damaged"),
+        ({"fake": FakeTensorRt({}, validity=1 | 2)}, "another version built it, it is for another GPU generation"),
+        (
+            {
+                "fake": FakeTensorRt(
+                    {}, refuse=[(1, "Thread context has not been set"), (1, "no such\nkernel"), (2, "hm")]
+                )
+            },
+            "engine: no such kernel",
+        ),
+        ({"fake": FakeTensorRt({}, refuse=[(2, "hm")])}, "refused without a reason"),
+    ],
+)
+def test_an_engine_that_does_not_run_here_says_why(gpu, changes, message):
+    with pytest.raises(Unavailable, match=f"^built, not run: sequence.engine: .*{message}"):
+        gpu(**changes).load()
+
+
+def test_one_engine_of_two_is_enough_and_the_other_is_said(gpu, caplog):
+    made = gpu()
+    infos = [info.model_dump() for info in made.bundle.manifest.engines]
+    infos[0]["version"] = "0.9"
+    made.bundle = bundles.rehash(made.bundle, [], engines=infos)
+    with made.load() as runtime:
+        assert runtime.modes == ("step",)
+        with pytest.raises(Unavailable, match="no sequence engine that runs here"):
+            runtime.run(made.x)
+    assert "tensorrt does not run mode sequence: sequence.engine: built by tensorrt_rtx 0.9" in caplog.text
+
+
+def test_the_gpu_is_let_go_where_no_engine_runs(gpu):
+    made = gpu(version="0.9")
+    with pytest.raises(Unavailable):
+        made.load()
+    assert made.cuda.closed
+
+
+def test_a_bundle_without_engines_says_how_to_add_one(tmp_path):
+    bundle = bundles.make(tmp_path / "b", small_network(), inputs(2, "repeat"), targets=("nir",))
+    with pytest.raises(Unavailable, match="the bundle has no engine: add one with stdl-export"):
+        base.load(bundle, "tensorrt")
+
+
+def test_without_a_driver_the_engine_was_built_and_not_run(gpu, monkeypatch):
+    made = gpu()
+    monkeypatch.setattr(cuda, "open_device", OPEN_DEVICE)
+    monkeypatch.setattr(cuda, "DRIVER", "libno-such-driver.so.1")
+    with pytest.raises(Unavailable, match=r"^built, not run: no NVIDIA driver$"):
+        made.load()
+
+
+def test_a_flavour_that_is_not_installed_is_named(gpu, monkeypatch):
+    made = gpu(flavour="tensorrt")
+    monkeypatch.setattr(tensorrt, "_module", MODULE)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(Unavailable, match=r"tensorrt is not installed: on a Jetson it comes with JetPack"):
+        made.load()
+
+
+def test_the_real_tensorrt_has_what_is_called():
+    trt = pytest.importorskip("tensorrt_rtx")
+    assert hasattr(trt.Runtime, "deserialize_cuda_engine")
+    fake = FakeEngine(small_network(T=T), FakeCuda(), "sequence", (), T, True)
+    for real, stand_in in ((trt.ICudaEngine, fake), (trt.IExecutionContext, fake.create_execution_context())):
+        called = [
+            name for name in dir(stand_in) if name.startswith(("get_tensor", "set_", "infer", "execute", "create"))
+        ]
+        assert called
+        assert [name for name in called if not hasattr(real, name)] == []
+    assert {"INPUT", "OUTPUT"} <= set(trt.TensorIOMode.__members__)
+    assert "FLOAT" in trt.DataType.__members__
+    assert hasattr(trt.ICudaEngine, "num_io_tensors")

@@ -1,0 +1,158 @@
+"""Parity must be able to fail: bundles whose parts do not belong together, one small error each."""
+
+import bundles
+import numpy as np
+import pytest
+from chains import chain, lif, small_network
+
+from stdl_export import graph as graphs
+from stdl_export.bundle import Golden
+from stdl_export.common.errors import BadInput
+from stdl_runtimes import base, reference, validate
+from stdl_runtimes.validate import Comparison, entries_of, spiking_before
+
+pytest.importorskip("onnxruntime")
+
+
+def inputs(samples=24):
+    return np.random.default_rng(0).normal(0.5, 1, (samples, 2, 6, 6)).astype(np.float32)
+
+
+def failed(bundle):
+    """(runtime, check) of every check that does not hold."""
+    comparison = Comparison(bundle)
+    with base.load(bundle, "reference") as judge, base.load(bundle, "onnxruntime") as runtime:
+        rows = comparison.rows([*entries_of(judge), *entries_of(runtime)], lambda done: None)
+    assert [row.entry.label for row in rows] == ["reference", "onnxruntime", "onnxruntime step"]
+    return {(check.runtime, check.name) for row in rows for check in comparison.checks(row) if not check.passed}
+
+
+@pytest.fixture
+def good(tmp_path):
+    return bundles.make(tmp_path / "b", small_network(readout="li"), inputs())
+
+
+def test_a_good_bundle_passes_every_check(good):
+    assert failed(good) == set()
+
+
+def test_samples_in_parts_count_the_same(good, monkeypatch):
+    comparison = Comparison(good)
+    whole = comparison.rows(entries_of(base.load(good, "onnxruntime")), lambda done: None)
+    monkeypatch.setattr(validate, "SAMPLES_AT_ONCE", 7)
+    parts = comparison.rows(entries_of(base.load(good, "onnxruntime")), lambda done: None)
+    for a, b in zip(whole, parts, strict=True):
+        assert (a.layers, a.clear, a.wrong) == (b.layers, b.clear, b.wrong)
+        assert a.clear > 12
+        np.testing.assert_allclose(a.output, b.output, atol=1e-5)
+
+
+ERRORS = {
+    "one weight of a convolution": ("conv1", "weight", lambda w: w + 0.05 * (np.arange(w.size) == 7).reshape(w.shape)),
+    "the leak": ("lif1", "v_leak", lambda v: v + np.float32(0.05)),
+    "the time constant": ("lif1", "tau", lambda tau: tau * np.float32(1.05)),
+    "the reset potential": ("if2", "v_reset", np.zeros_like),
+    "the threshold": ("if2", "v_threshold", lambda v: v + np.float32(0.02)),
+    "the gain": ("if2", "r", lambda r: r * np.float32(1.02)),
+}
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_an_error_in_the_sequence_graph_is_a_flip_in_its_layer(good, error):
+    wrong = bundles.changed(good.graph(), *ERRORS[error])
+    found = failed(bundles.replace_onnx(good, wrong, ["model.onnx", "model.probe.onnx"]))
+    assert {("onnxruntime", "flips"), ("onnxruntime", "outputs")} <= found
+    assert not {name for name, _ in found} & {"reference"}
+
+
+def test_flips_are_told_for_the_layer_that_is_wrong_only(good):
+    wrong = bundles.changed(good.graph(), "lif1", "v_leak", lambda v: v + np.float32(0.05))
+    bundle = bundles.replace_onnx(good, wrong, ["model.onnx", "model.probe.onnx"])
+    comparison = Comparison(bundle)
+    (row,) = comparison.rows(entries_of(base.load(bundle, "onnxruntime"))[:1], lambda done: None)
+    assert row.layers["lif1"].flips > 0
+    assert row.layers["if2"].flips == 0  # fed with the reference's spikes it is right
+    assert row.layers["if2"].count_difference > 0  # end to end it is not
+
+
+def test_a_wrong_readout_is_seen_though_all_spikes_are_right(good):
+    wrong = bundles.changed(good.graph(), "fc", "bias", lambda bias: bias + np.float32(0.01))
+    found = failed(bundles.replace_onnx(good, wrong, ["model.onnx", "model.probe.onnx"]))
+    assert ("onnxruntime", "readout") in found
+    assert ("onnxruntime", "flips") not in found
+
+
+def test_an_error_in_the_step_graph_alone_is_seen(good):
+    small = bundles.changed(good.graph(), "lif1", "v_leak", lambda v: v + np.float32(0.05))
+    found = failed(bundles.replace_onnx(good, small, ["model.step.onnx"]))
+    assert {name for name, _ in found} == {"onnxruntime step"}
+    assert ("onnxruntime step", "outputs") in found
+    large = bundles.changed(good.graph(), "lif1", "v_leak", lambda v: v + np.float32(0.5))
+    assert ("onnxruntime step", "same network") in failed(bundles.replace_onnx(good, large, ["model.step.onnx"]))
+
+
+def test_a_probe_of_another_network_is_seen(good):
+    """Counts and flips come from the probe graph, so it has to be the network that runs."""
+    wrong = bundles.changed(good.graph(), "lif1", "v_leak", lambda v: v + np.float32(0.5))
+    assert ("onnxruntime", "same network") in failed(bundles.replace_onnx(good, wrong, ["model.onnx"]))
+
+
+def test_soft_reset_lowered_as_a_hard_one_is_seen(tmp_path):
+    graph = chain((2,), (2,), {"n": lif((2,), beta=0.75)}, T=12, input="repeat", reset="subtract")
+    x = np.random.default_rng(0).uniform(0.2, 0.9, (20, 2)).astype(np.float32)
+    bundle = bundles.make(tmp_path / "b", graph, x)
+    assert failed(bundle) == set()
+    hard = chain((2,), (2,), {"n": lif((2,), beta=0.75)}, T=12, input="repeat", reset="v_reset")
+    assert ("onnxruntime", "flips") in failed(bundles.replace_onnx(bundle, hard))
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_golden_samples_of_another_network_fail_the_reference(good, error):
+    """What training recorded is not what the exported graph does."""
+    wrong = bundles.changed(good.graph(), *ERRORS[error])
+    golden = bundles.goldens.from_reference(wrong, inputs())
+    found = failed(bundles.replace_golden(good, golden))
+    assert {("reference", "flips"), ("reference", "outputs")} <= found
+
+
+def test_predictions_that_differ_are_counted(good):
+    golden = good.golden()
+    output = golden.output.copy()
+    output[:, 3] = output[:, 3, ::-1] * 2 + np.arange(3)[::-1]
+    bundle = bundles.replace_golden(good, Golden(golden.input, output, None, golden.counts))
+    comparison = Comparison(bundle)
+    (row,) = comparison.rows(entries_of(base.load(bundle, "reference")), lambda done: None)
+    assert comparison.agreement(row) in (1.0, 23 / 24)
+    assert ("reference", "outputs") in failed(bundle)
+
+
+def test_a_layer_behind_a_tie_is_not_blamed():
+    graph = small_network()
+    assert spiking_before(graph)["conv2"] == spiking_before(graph)["if2"] == {"lif1"}
+    assert spiking_before(graph)["lif1"] == set()
+    assert spiking_before(graph)["output"] == {"lif1", "if2"}
+
+
+MISFITS = {
+    "input": (lambda g: Golden(g.input[:, :1], g.output, None, g.counts), r"its input has shape \(24, 1, 6, 6\)"),
+    "classes": (lambda g: Golden(g.input, g.output[:, :, :2], None, g.counts), r"its output has shape \(5, 24, 2\)"),
+    "time": (lambda g: Golden(g.input, g.output[:3], None, g.counts), r"its output has shape \(3, 24, 3\)"),
+    "labels": (
+        lambda g: Golden(g.input, g.output, np.zeros((24, 2), int), g.counts),
+        r"its labels have shape \(24, 2\)",
+    ),
+    "counts": (lambda g: Golden(g.input, g.output, None, {"lif1": g.counts["lif1"]}), "no spike counts .* node 'if2'"),
+    "neurons": (lambda g: Golden(g.input, g.output, None, g.counts | {"lif1": g.counts["if2"]}), "node 'lif1'"),
+}
+
+
+@pytest.mark.parametrize("field", MISFITS)
+def test_golden_samples_that_do_not_fit_the_graph_are_refused(good, field):
+    change, message = MISFITS[field]
+    bundle = bundles.replace_golden(good, change(good.golden()))
+    with pytest.raises(BadInput, match=rf"golden\.npz does not fit its graph: .*{message}"):
+        Comparison(bundle)
+
+
+def test_the_reference_decides_by_the_bundle_alone(good):
+    assert graphs.same(good.graph(), reference.load(good, "cpu").network) is None
