@@ -42,13 +42,21 @@ def layer_flips(expected: Spikes, found: Spikes, margins: Array, flip_margin: fl
     return Flips(flips=int((differs & ~tied).sum()), ties=int(tied.sum()))
 
 
+@dataclass(frozen=True)
+class GoldenFlips:
+    """By layer what differs from golden, and the samples [B] that differ from a tie on: no difference is a flip."""
+
+    layers: dict[str, Flips]
+    tied: Flags
+
+
 def golden_flips(
     expected: Mapping[str, Integers],
     found: Mapping[str, Integers],
     margins: Mapping[str, Array],
     flip_margin: float,
     sources: Mapping[str, Iterable[str]],
-) -> dict[str, Flips]:
+) -> GoldenFlips:
     """Compare the reference's spike counts [B, ...] with golden ones, where no layer can be run by itself.
 
     A neuron with another count either had a tie, or something before it differed; then its sample says nothing about
@@ -56,17 +64,45 @@ def golden_flips(
     have equal counts and no ties. margins: [T, B, ...]; sources: the spiking nodes before each node, which come first
     in `expected`.
     """
-    result: dict[str, Flips] = {}
+    layers: dict[str, Flips] = {}
     doubtful: dict[str, Flags] = {}  # node -> [B], samples in which its output, or something before it, may differ
+    differing, flipped = _no_sample(expected), _no_sample(expected)
     for node, count in expected.items():
         differs, tied = count != found[node], (margins[node] <= flip_margin).any(axis=0)
-        before = np.zeros(len(count), dtype=np.bool_)
-        for source in sources[node]:
-            before |= doubtful[source]
+        before = _before(node, doubtful, sources, len(count))
         clear = ~before.reshape(-1, *[1] * (count.ndim - 1))
-        result[node] = Flips(flips=int((differs & ~tied & clear).sum()), ties=int((differs & tied & clear).sum()))
+        layers[node] = Flips(flips=int((differs & ~tied & clear).sum()), ties=int((differs & tied & clear).sum()))
         doubtful[node] = before | _any_in_sample(differs | tied)
-    return result
+        differing |= _any_in_sample(differs)
+        flipped |= _any_in_sample(differs & ~tied & clear)
+    return GoldenFlips(layers, differing & ~flipped)
+
+
+def differ_from_a_tie_on(
+    expected: Mapping[str, Spikes],
+    found: Mapping[str, Spikes],
+    margins: Mapping[str, Array],
+    flip_margin: float,
+    sources: Mapping[str, Iterable[str]],
+) -> Flags:
+    """Samples [B] whose spikes [T, B, ...] differ, each first difference being a tie; all that follows comes from it.
+
+    A difference is a first one where no layer before it differs in this sample, and judged at the neuron's first step
+    that differs. sources: the spiking nodes before each node, which come first in `expected`.
+    """
+    upset: dict[str, Flags] = {}  # node -> [B], samples in which its output, or something before it, differs
+    batch = next(iter(expected.values())).shape[1] if expected else 0
+    differing, flipped = np.zeros(batch, dtype=np.bool_), np.zeros(batch, dtype=np.bool_)
+    for node, spikes in expected.items():
+        differs = spikes != found[node]
+        first = differs.argmax(axis=0)[None]
+        tied = np.take_along_axis(margins[node], first, axis=0)[0] <= flip_margin
+        own = differs.any(axis=0)
+        before = _before(node, upset, sources, batch)
+        upset[node] = before | _any_in_sample(own)
+        differing |= upset[node]
+        flipped |= _any_in_sample(own & ~tied) & ~before
+    return differing & ~flipped
 
 
 def matching(expected: Array, found: Array) -> Flags:
@@ -79,6 +115,18 @@ def matching(expected: Array, found: Array) -> Flags:
 def count_difference(expected: Integers, found: Integers) -> int:
     """Spikes too many plus spikes too few, over all samples and neurons."""
     return int(np.abs(expected.astype(np.int64) - found).sum())
+
+
+def _before(node: str, flags: Mapping[str, Flags], sources: Mapping[str, Iterable[str]], batch: int) -> Flags:
+    """Samples [B] that are flagged in any layer before a node."""
+    before = np.zeros(batch, dtype=np.bool_)
+    for source in sources[node]:
+        before |= flags[source]
+    return before
+
+
+def _no_sample(counts: Mapping[str, Integers]) -> Flags:
+    return np.zeros(len(next(iter(counts.values()), ())), dtype=np.bool_)
 
 
 def _any_in_sample(flags: Flags) -> Flags:

@@ -93,11 +93,15 @@ def walk(graph: nir.NIRGraph, emit: Emitter, x: Value, lower: LowerNeuron, axis:
     said, shapes, sources = graphs.settings(graph), graphs.shapes(graph), graphs.sources(graph)
     dialect = dialects.get(said.dialect)
     values = {graphs.input_name(graph): x}
+    sums: dict[tuple[graphs.NodeName, ...], Value] = {}  # equal sets of sources are summed once
     for name in graphs.order(graph):
         if name in values:
             continue
         node, shape = graph.nodes[name], shapes[name]
-        arriving = _sum(emit, name, [values[source] for source in sources[name]], shapes[sources[name][0]], axis)
+        read = sources[name]
+        if read not in sums:
+            sums[read] = _sum(emit, name, [values[source] for source in read], shapes[read[0]], axis)
+        arriving = sums[read]
         if isinstance(node, nir.Output):
             values[name] = arriving
         elif isinstance(node, STATEFUL):

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from stdl_runtimes.compare import Flips, count_difference, golden_flips, layer_flips, matching
+from stdl_runtimes.compare import (
+    Flips,
+    count_difference,
+    differ_from_a_tie_on,
+    golden_flips,
+    layer_flips,
+    matching,
+)
 
 NEAR, FAR = 1e-6, 0.5
 
@@ -60,8 +67,44 @@ def golden_case(first, second, near):
 )
 def test_golden_counts_differ_with_a_reason_or_without(first, second, near, flips, ties):
     found = golden_case(first, second, near)
-    assert (found["a"].flips, found["b"].flips) == flips
-    assert (found["a"].ties, found["b"].ties) == ties
+    assert (found.layers["a"].flips, found.layers["b"].flips) == flips
+    assert (found.layers["a"].ties, found.layers["b"].ties) == ties
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "near", "tied"),
+    [
+        ([0, 0, 0], [0, 0, 0], [("a", 0)], [False] * 3),  # nothing differs, so nothing needs a reason
+        ([1, 0, 0], [3, 0, 0], [("a", 0)], [True, False, False]),
+        ([1, 1, 0], [0, 0, 2], [("a", 0), ("b", 2)], [True, False, True]),  # the second sample has no reason
+        ([0, 0, 0], [1, 0, 0], [("a", 1)], [False] * 3),
+    ],
+)
+def test_samples_that_differ_from_golden_behind_a_tie(first, second, near, tied):
+    assert golden_case(first, second, near).tied.tolist() == tied
+
+
+@pytest.mark.parametrize(
+    ("changed", "near", "tied"),
+    [
+        ([], [("a", 1, 0)], [False, False]),  # the same spikes
+        ([("a", 1, 0)], [("a", 1, 0)], [True, False]),  # a tie
+        ([("a", 1, 0)], [("a", 1, 1)], [False, False]),  # a tie in another sample is no reason
+        ([("a", 1, 0), ("b", 1, 0), ("b", 2, 0)], [("a", 1, 0)], [True, False]),  # and what follows from it
+        ([("a", 1, 0), ("b", 0, 1)], [("a", 1, 0)], [True, False]),  # a flip in the other sample
+        ([("b", 2, 1)], [("b", 1, 1)], [False, False]),  # its first difference is no tie
+        ([("b", 1, 1), ("b", 2, 1)], [("b", 1, 1)], [False, True]),
+    ],
+)
+def test_samples_whose_spikes_differ_from_a_tie_on(changed, near, tied):
+    expected = {name: np.zeros((3, 2, 1), bool) for name in ("a", "b")}  # [T, B, neurons]
+    found = {name: spikes.copy() for name, spikes in expected.items()}
+    margins = {name: np.full((3, 2, 1), FAR, np.float32) for name in expected}
+    for name, step, sample in changed:
+        found[name][step, sample] = True
+    for name, step, sample in near:
+        margins[name][step, sample] = NEAR
+    assert differ_from_a_tie_on(expected, found, margins, 1e-5, {"a": set(), "b": {"a"}}).tolist() == tied
 
 
 def test_outputs_match_up_to_rounding_sample_by_sample():
