@@ -30,6 +30,9 @@ from stdl_train.report import plan_table
 
 log = logging.getLogger("stdl")
 
+LOG_WIDTH = 132
+"""Columns of a table that goes into a file or a pipe, which have no width of their own."""
+
 EXAMPLES = """
 \b
 Examples:
@@ -60,7 +63,7 @@ def main(
 
     RECIPE is a name (see --list) or a TOML file. The run folder holds the merged network, golden samples and metrics.
     """
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
     if list_recipes:
         return console.print(_recipe_table())
     if recipe is None:
@@ -77,7 +80,7 @@ def main(
     folder = out or Path("runs") / resolved.name
     _prepare(folder, resolved, resume)
     accuracy = train(resolved, spec, plan, train_set, folder, resume, console)
-    console.print(f"run folder: {folder}   next: stdl-export {folder} --target nir,onnx --out BUNDLE", highlight=False)
+    click.echo(f"run folder: {folder}   next: stdl-export {folder} --target nir,onnx --out BUNDLE")
     _check_band(resolved, accuracy, changed)
 
 
@@ -123,14 +126,14 @@ def train(
     height, width = spec.input.shape[1:]
     augment = make_augment((height, width), recipe.data.shift, recipe.data.flip)
     Trainer(method, train_data, test_data, augment, recipe.train, folder).run(console, done)
-    return _finish(recipe, method, train_data, test_data, folder, console)
+    return _finish(recipe, method, train_data, test_data, folder)
 
 
-def _finish(recipe: Recipe, method: Method, train_data: Data, test_data: Data, folder: Path, console: Console) -> float:
+def _finish(recipe: Recipe, method: Method, train_data: Data, test_data: Data, folder: Path) -> float:
     """Merge with proof, estimate batch normalisation again, measure, write."""
     frames, _ = next(test_data.batches(recipe.train.batch_size))
     network = merge(method, frames)
-    console.print(f"merged: logits and spikes of {len(frames)} test samples equal the chained subnetworks' bit for bit")
+    click.echo(f"merged: logits and spikes of {len(frames)} test samples equal the chained subnetworks' bit for bit")
     if recipe.train.bn_samples:
         chosen = train_data.images[: recipe.train.bn_samples]
         reestimate_batchnorm(
@@ -140,9 +143,7 @@ def _finish(recipe: Recipe, method: Method, train_data: Data, test_data: Data, f
     golden_frames = test_data.normalise(test_data.images[:GOLDEN_SAMPLES])
     write_golden(network, golden_frames, test_data.labels[:GOLDEN_SAMPLES], folder / "golden.npz")
     network.cpu().save(folder / "network.safetensors")
-    console.print(
-        f"test accuracy of the merged network: {accuracy:.2%} ({len(test_data.labels)} samples)", highlight=False
-    )
+    click.echo(f"test accuracy of the merged network: {accuracy:.2%} ({len(test_data.labels)} samples)")
     return accuracy
 
 

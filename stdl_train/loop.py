@@ -95,7 +95,7 @@ class Trainer:
                 metrics = self.epoch(epoch, lambda loss, e=epoch: progress.update(task, advance=1, epoch=e, loss=loss))  # type: ignore[misc]
                 self._write(metrics)
                 save_checkpoint(self.method, epoch, self.folder / "checkpoint" / "last.safetensors")
-                progress.console.print(describe_epoch(metrics, self.options.epochs), highlight=False)
+                progress.console.print(describe_epoch(metrics, self.options.epochs), highlight=False, soft_wrap=True)
 
     def epoch(self, epoch: int, tick: Callable[[float], None]) -> EpochMetrics:
         """One pass over the training set and an evaluation; `tick(loss)` after each batch."""
