@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -191,7 +191,9 @@ class Bundle:
         graph = graphs.read(self.file(GRAPH))
         graphs.check(graph, f"'{self.path / GRAPH}'")
         if graphs.settings(graph) != self.manifest.settings:
-            said = f"{graphs.settings(graph)}, {MANIFEST} says {self.manifest.settings}"
+            ours, theirs = asdict(graphs.settings(graph)), asdict(self.manifest.settings)
+            key = next(key for key in ours if ours[key] != theirs[key])
+            said = f"{key} = {ours[key]}, {MANIFEST} says {theirs[key]}"
             raise BadInput(f"bundle '{self.path}': {GRAPH} says {said}: export it again")
         return graph
 
@@ -214,7 +216,9 @@ def load(path: Path) -> Bundle:
                 f"bundle '{path}': file '{name}' is missing: copy the whole folder again, or export it again"
             )
         if sha256(file) != expected:
-            raise BadInput(f"bundle '{path}': file '{name}' was changed: its SHA-256 is not what {MANIFEST} says")
+            raise BadInput(
+                f"bundle '{path}': file '{name}' was changed: its SHA-256 is not what {MANIFEST} says; export it again"
+            )
     for name in (GRAPH, GOLDEN, *(engine.file for engine in manifest.engines)):
         if name not in manifest.files:
             raise BadInput(f"bundle '{path}': {MANIFEST} names no hash for '{name}': export it again")
@@ -291,7 +295,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 def _read_manifest(path: Path) -> Manifest:
     file = path / MANIFEST
     if not file.is_file():
-        raise BadInput(f"'{path}' is no bundle: it has no {MANIFEST}")
+        raise BadInput(f"'{path}' is no bundle: it has no {MANIFEST}; give a folder that stdl-export wrote")
     if file.stat().st_size > MAX_MANIFEST_BYTES:
         raise BadInput(f"'{file}' is larger than {MAX_MANIFEST_BYTES >> 20} MiB: it was refused")
     try:

@@ -112,6 +112,7 @@ def export(options: Options) -> None:
     graph = graphs.with_settings(opened.graph, _settings(graphs.settings(opened.graph), overrides, options))
     graphs.check(graph, f"'{options.source}' under these options")
     job = Job(graph, MODES[options.mode], options.time_form, profile, options.precision)
+    targets.check(job, names)
     if options.out is None:
         bundle, notes = targets.add(_own_bundle(opened, graph, options), job, names)
     elif options.out.suffix == ".nir" and names == ["nir"]:

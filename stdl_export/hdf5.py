@@ -44,12 +44,13 @@ def read(path: Path, group: str) -> dict[str, Any]:
 
 def _check_heaps(path: Path) -> None:
     """Walk the heaps of strings as the HDF5 library will: each object must lead on, and stay inside its heap."""
-    damaged = BadInput(f"'{path}' is not a readable HDF5 file: it begins as none, or its heap is damaged")
+    foreign = BadInput(f"'{path}' is not an HDF5 file, as every .nir file is: check the path, or write it again")
+    damaged = BadInput(f"'{path}' is not a readable HDF5 file: its heap of strings is damaged; write it again")
     if path.stat().st_size < len(SIGNATURE):
-        raise damaged
+        raise foreign
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if content[: len(SIGNATURE)] != SIGNATURE:
-            raise damaged
+            raise foreign
         start = content.find(HEAP)
         while start >= 0:
             if not _heap_ends(content, start):

@@ -83,8 +83,6 @@ def _onnx(job: Job, folder: Path, parts: Parts) -> None:
 def _tensorrt(job: Job, folder: Path, parts: Parts) -> None:
     """An engine per mode, from the same ONNX graphs."""
     flavour = tensorrt.flavour()
-    if "sequence" in job.modes:
-        tensorrt.check_time(graphs.settings(job.graph).T, resolve(job.form, graphs.settings(job.graph).T))
     (folder / "engine").mkdir(exist_ok=True)
     for mode in job.modes:
         model = lower.sequence(job.graph, job.form) if mode == "sequence" else lower.step(job.graph)
@@ -112,6 +110,15 @@ def _tensorrt(job: Job, folder: Path, parts: Parts) -> None:
 
 
 TARGETS: dict[str, Target] = {"nir": _nir, "onnx": _onnx, "tensorrt": _tensorrt}
+
+
+def check(job: Job, targets: Sequence[str]) -> None:
+    """Refuse what a target cannot do here, before anything is computed or written."""
+    if "tensorrt" in targets:
+        tensorrt.flavour()
+        if "sequence" in job.modes:
+            steps = graphs.settings(job.graph).T
+            tensorrt.check_time(steps, resolve(job.form, steps))
 
 
 def create(

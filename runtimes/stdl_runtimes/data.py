@@ -35,7 +35,8 @@ def load(source: str, manifest: Manifest, *, timesteps: int, path: str | None, l
     """
     images, labels = _read(source, limit) if source.endswith(".npz") else _registered(source, path, limit)
     if images.shape[1:] != manifest.input.shape or not len(images):
-        raise BadInput(f"data '{source}' has samples {images.shape}, the network takes [N, *{manifest.input.shape}]")
+        wanted = ", ".join(map(str, manifest.input.shape))
+        raise BadInput(f"data '{source}' has samples {images.shape}, the network takes [N, {wanted}]")
     classes = int(np.prod(manifest.output.shape))
     whole = labels.dtype.kind in "iu" and labels.shape == images.shape[:1]
     if not whole or labels.min() < 0 or labels.max() >= classes:

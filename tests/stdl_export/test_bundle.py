@@ -141,7 +141,7 @@ def test_names_that_lead_out_are_refused(folder: Path, name: str) -> None:
         (lambda m: m.update(dt=float("nan")), "'dt' = nan"),
         (lambda m: m["input"].update(mode="often"), "'input.mode' = 'often'"),
         (lambda m: m["input"].update(shape=[0]), "'input.shape.0' = 0"),
-        (lambda m: m.update(timesteps=5), "graph.nir says Settings("),
+        (lambda m: m.update(timesteps=5), "graph.nir says T = 4, manifest.json says 5"),
         (lambda m: m["golden"].update(samples=4), "golden.npz has 3 samples, manifest.json says 4"),
         (lambda m: m["files"].pop("graph.nir"), "names no hash for 'graph.nir'"),
     ],

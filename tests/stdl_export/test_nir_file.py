@@ -80,13 +80,13 @@ def test_not_there(tmp_path: Path) -> None:
 def test_not_hdf5(tmp_path: Path) -> None:
     path = tmp_path / "net.nir"
     path.write_text("a text")
-    assert "is not a readable HDF5 file" in refusal(path)
+    assert "is not an HDF5 file" in refusal(path)
 
 
 @pytest.mark.parametrize("keep", [0, 8, 100, 1000, 5000, -1])
 def test_truncated(file: Path, keep: int) -> None:
     file.write_bytes(file.read_bytes()[:keep])
-    assert "is not a readable HDF5 file" in refusal(file)
+    assert ("is not a readable HDF5 file" if keep else "is not an HDF5 file") in refusal(file)
 
 
 def test_damaged_anywhere_is_refused_or_a_graph(file: Path) -> None:
