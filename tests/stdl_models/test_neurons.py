@@ -122,12 +122,14 @@ def test_coefficients_equal_those_on_the_other_side_of_nir(dt, beta, gain, v_lea
         assert ours.gain is None  # a unit gain survives the way through tau and r
 
 
-def test_no_gradient_through_the_decision_to_reset():
-    neuron = Neuron(NeuronSpec(v_reset=0.0), 1e-4, (1,))
+@pytest.mark.parametrize(("reset", "potential", "slope"), [("v_reset", 0.0, 0.0), ("subtract", 1.0, 1.0)])
+def test_no_gradient_through_the_decision_to_reset(reset, potential, slope):
+    """A reset to a value cuts the gradient; a subtraction leaves that of u as it is, without the surrogate's part."""
+    neuron = Neuron(NeuronSpec(v_reset=0.0, reset=reset), 1e-4, (1,))
     x = torch.tensor([[2.0]], requires_grad=True)
     _, v = neuron(x)
-    assert v.item() == 0.0
-    assert torch.autograd.grad(v.sum(), x)[0].item() == 0.0
+    assert v.item() == potential
+    assert torch.autograd.grad(v.sum(), x)[0].item() == slope
 
 
 def test_fields_are_checked_and_renew_the_coefficients():

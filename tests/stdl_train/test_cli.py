@@ -42,6 +42,9 @@ def test_a_run_folder_holds_all_that_design_says(finished):
     metrics = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in metrics] == [1, 2, 3]
     assert all(len(line["loss"]) == 3 for line in metrics)
+    rates = [line["learning_rate"] for line in metrics]  # of each epoch's last step, on a cosine over the whole run
+    assert rates[0] > rates[1] > rates[2] > 0
+    assert rates[2] < 0.2 * rates[0]
     network = SpikingNetwork.load(finished / "network.safetensors")
     with np.load(finished / "golden.npz", allow_pickle=False) as golden, torch.no_grad():
         logits = network(torch.from_numpy(golden["input"]))

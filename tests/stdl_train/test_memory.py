@@ -108,7 +108,14 @@ def test_a_shown_size_is_enough():
     assert parse_bytes(show_bytes(1234567)) >= 1234567
 
 
-def test_dry_run_of_a_whole_network_as_one_part():
+@pytest.mark.parametrize(("name", "states"), [("adamw", 2), ("sgd", 1)])
+def test_fixed_bytes_are_weights_optimizer_state_buffers_and_the_batch(name, states):
     spec = plain_spec()
-    one = predict(spec, "online", (Part(0, 4),), BATCH, OptimizerOptions())
-    assert one.live > one.fixed > 0
+    one = predict(spec, "online", (Part(0, 4),), BATCH, OptimizerOptions(name=name))
+    network = build_network(spec)
+    weights = sum(p.numel() * 4 for p in network.parameters())
+    buffers = sum(b.numel() * b.element_size() for b in network.buffers())
+    counters = 4 * len(list(network.parameters())) if name == "adamw" else 0  # AdamW counts its steps
+    batch = BATCH * (2 * 6 * 6 * 4 + 8)
+    assert one.fixed == (1 + states) * weights + buffers + counters + batch
+    assert one.live > one.fixed
