@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import os
+
+import hypothesis
 import pytest
 import torch
+
+# No deadlines: how fast a shared machine is says nothing about the code. In CI the examples are the same each time, so
+# that a failure there is the change's; on a developer's machine they are new each time.
+slow_is_fine = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile("local", deadline=None, suppress_health_check=slow_is_fine)
+hypothesis.settings.register_profile(
+    "ci", deadline=None, suppress_health_check=slow_is_fine, derandomize=True, print_blob=True
+)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ MARGIN = 1e-4
 
 
 @given(spec=network_specs(), seed=st.integers(0, 1000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_folding_any_network_keeps_every_layer(spec, seed):
     """Layer by layer, each fed the same input: outputs agree wherever no potential is next to its threshold."""
     network = lively(build_network(spec), seed=seed)

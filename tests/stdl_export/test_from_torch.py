@@ -19,7 +19,7 @@ from stdl_runtimes import reference
 
 
 @given(spec=network_specs(), seed=st.integers(0, 1000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_reference_computes_the_network(spec, seed):
     network = fold(lively(build_network(spec), seed=seed))
     frame = torch.rand(3, *spec.input.shape, generator=torch.Generator().manual_seed(seed)) * 2

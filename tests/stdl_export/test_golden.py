@@ -81,7 +81,7 @@ def test_inputs_that_do_not_fit(tmp_path: Path, arrays: dict[str, np.ndarray], s
         golden.choose(conv_net(), None, tmp_path / "x.npz", None)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(random_graphs.graphs())
 def test_seeded_input_has_the_right_shape(graph) -> None:
     samples, _ = golden.choose(graph, None, None, 3)

@@ -29,13 +29,13 @@ def test_a_good_graph_has_no_problems() -> None:
     assert graphs.neurons(graph) == ["lif1", "lif2"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(random_graphs.graphs())
 def test_random_graphs_have_no_problems(graph: nir.NIRGraph) -> None:
     assert graphs.problems(graph) == []
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(random_graphs.graphs(), st.randoms(use_true_random=False))
 def test_order_does_not_depend_on_the_order_in_the_file(graph: nir.NIRGraph, random) -> None:
     names, edges = list(graph.nodes), list(graph.edges) + graph.edges[:1]

@@ -34,7 +34,7 @@ def test_read_back_is_the_same_graph(file: Path) -> None:
     assert graphs.same(graphs.read(file), conv_net()) is None
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(random_graphs.graphs())
 def test_read_back_is_the_same_random_graph(tmp_path_factory: pytest.TempPathFactory, graph: nir.NIRGraph) -> None:
     path = tmp_path_factory.mktemp("nir") / "graph.nir"

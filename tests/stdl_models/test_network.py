@@ -18,7 +18,7 @@ from stdl_models.units import ReadoutSpec, SpikeRecorder
 
 
 @given(spec=network_specs())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_step_by_step_equals_layer_by_layer(spec):
     network = lively(build_network(spec), seed=3)
     frame = torch.rand(3, *spec.input.shape) * 2

@@ -104,7 +104,7 @@ def test_heterogeneous_neurons_against_a_loop(kind, reset):
     v_leak=st.floats(-2, 2),
     kind=st.sampled_from(["IF", "LIF", "LI"]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_coefficients_equal_those_on_the_other_side_of_nir(dt, beta, gain, v_leak, kind):
     """stdl_models and stdl_export.semantics each have the formula; they must give the same float32 numbers."""
     spec = NeuronSpec(kind=kind, beta=beta, gain=gain, v_leak=v_leak)

@@ -119,7 +119,7 @@ def onnx_op(op, x, *constants, **attributes):
     return onnx.reference.ReferenceEvaluator(model).run(None, dict(zip(names, (x, *constants), strict=True)))[0]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     groups=st.integers(1, 3),
     kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),

@@ -32,7 +32,7 @@ def brute_force(start, candidates, end, cost, budget, most):
 
 
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 9), most=st.integers(1, 9), share=st.floats(0, 1))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_the_search_equals_brute_force(seed, count, most, share):
     draw = random.Random(seed)
     start, candidates = 2, sorted(draw.sample(range(3, 14), count))
@@ -69,7 +69,7 @@ def test_copies_have_weights_of_their_own(make):
 
 
 @given(spec=network_specs(), data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_any_subset_composes_behind_any_cut(spec, data):
     network = build_network(spec)
     cuts = cut_points(network)

@@ -47,7 +47,7 @@ def test_merged_network_is_plain_and_equal(make, method):
 
 
 @given(spec=network_specs(), data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_merging_any_cuts_keeps_logits_and_spikes_bit_for_bit(spec, data):
     network = lively(build_network(spec), seed=2)
     cuts = sorted(data.draw(st.sets(st.sampled_from(cut_points(network)))) if cut_points(network) else [])

@@ -40,7 +40,7 @@ def test_the_smallest_budget_named_works_and_one_byte_less_does_not(make):
 
 
 @given(spec=network_specs(), share=st.floats(1.0, 2.0))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_a_budget_is_never_exceeded(spec, share):
     cuts = cut_points(build_network(spec))
     if not cuts:
