@@ -9,7 +9,7 @@ from stdl_export.common.config import Table, validate
 from stdl_export.common.errors import BadInput
 from stdl_export.common.names import unknown
 from stdl_models.nets.mlp import MlpOptions, mlp
-from stdl_models.nets.sew_resnet import SewResnetOptions, sew_resnet18
+from stdl_models.nets.sew_resnet import SewResnetOptions, sew_resnet18, sew_resnet34
 from stdl_models.nets.vgg import Vgg5Options, Vgg11Options, vgg5, vgg11
 from stdl_models.network import DEFAULT_DT, InputSpec, NetworkSpec, SpikingNetwork
 from stdl_models.neurons import NeuronSpec
@@ -27,6 +27,7 @@ NETWORKS: dict[str, Entry] = {
     "vgg5": Entry(Vgg5Options, vgg5),
     "vgg11": Entry(Vgg11Options, vgg11),
     "sew_resnet18": Entry(SewResnetOptions, sew_resnet18),
+    "sew_resnet34": Entry(SewResnetOptions, sew_resnet34),
 }
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import string
 from typing import Literal
 
 from stdl_export.common.config import Count, Table
@@ -22,10 +23,23 @@ class SewResnetOptions(Table):
     stem: Literal["cifar", "imagenet"] = "cifar"
 
 
-def sew_resnet18(
-    options: SewResnetOptions, classes: int, neuron: NeuronSpec
-) -> tuple[tuple[UnitSpec, ...], ReadoutSpec]:
-    """Stem, four stages of two basic blocks (strides 1, 2, 2, 2), global average pool, readout."""
+Parts = tuple[tuple[UnitSpec, ...], ReadoutSpec]
+DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+"""Basic blocks in each of the four stages, by the number that the network is called after."""
+
+
+def sew_resnet18(options: SewResnetOptions, classes: int, neuron: NeuronSpec) -> Parts:
+    """Stem, 8 basic blocks, global average pool, readout."""
+    return _sew_resnet(DEPTHS[18], options, classes, neuron)
+
+
+def sew_resnet34(options: SewResnetOptions, classes: int, neuron: NeuronSpec) -> Parts:
+    """Stem, 16 basic blocks, global average pool, readout."""
+    return _sew_resnet(DEPTHS[34], options, classes, neuron)
+
+
+def _sew_resnet(depths: tuple[int, ...], options: SewResnetOptions, classes: int, neuron: NeuronSpec) -> Parts:
+    """Four stages of basic blocks; the first block of each stage but the first has stride 2."""
     width = options.widths[0]
     units: list[UnitSpec] = (
         [
@@ -35,14 +49,8 @@ def sew_resnet18(
         if options.stem == "imagenet"
         else [ConvSpec(name="stem", channels=width, neuron=neuron)]
     )
-    for stage, width in enumerate(options.widths, start=1):
-        units += [
-            ResidualSpec(
-                name=f"block{stage}{letter}",
-                channels=width,
-                stride=2 if stage > 1 and letter == "a" else 1,
-                neuron=neuron,
-            )
-            for letter in "ab"
-        ]
+    for stage, (width, depth) in enumerate(zip(options.widths, depths, strict=True), start=1):
+        for letter in string.ascii_lowercase[:depth]:
+            stride = 2 if stage > 1 and letter == "a" else 1
+            units.append(ResidualSpec(name=f"block{stage}{letter}", channels=width, stride=stride, neuron=neuron))
     return tuple(units), ReadoutSpec(classes=classes, pool="global")
