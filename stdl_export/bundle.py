@@ -1,7 +1,7 @@
 """A bundle: a folder that carries a network and the proof that it runs right (design: graph, engines, golden samples).
 
-`manifest.json` names every file with its SHA-256 and says all that a runtime needs to know. It is written last, so a
-folder without it, or with files it does not name, is never taken for more than it is.
+`manifest.json` names every file with its SHA-256 and says all that a runtime needs to know. It is written last; a
+folder without it is no bundle, and one with files it does not name is refused: an ONNX graph could draw them in.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import nir
@@ -207,7 +207,7 @@ class Bundle:
 
 
 def load(path: Path) -> Bundle:
-    """Open a bundle: the schema first, then every hash. `BadInput` names the file that is missing or was changed."""
+    """Open a bundle: the schema first, then every hash. `BadInput` names a file that is missing, changed or foreign."""
     manifest = _read_manifest(path)
     for name, expected in manifest.files.items():
         file = inside(path, name)
@@ -222,6 +222,7 @@ def load(path: Path) -> Bundle:
     for name in (GRAPH, GOLDEN, *(engine.file for engine in manifest.engines)):
         if name not in manifest.files:
             raise BadInput(f"bundle '{path}': {MANIFEST} names no hash for '{name}': export it again")
+    _refuse_unnamed(path, manifest)
     return Bundle(path, manifest)
 
 
@@ -246,8 +247,7 @@ def add(bundle: Bundle, fill: Callable[[Path], Manifest]) -> Bundle:
         for name in hashes:
             target = inside(bundle.path, name)
             target.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_file(target) as part:
-                shutil.copyfile(folder / name, part)
+            (folder / name).replace(target)  # both lie in the same file system: whole or not at all
         files = bundle.manifest.files | hashes
         _write_manifest(bundle.path / MANIFEST, manifest.model_copy(update={"files": files}))
     finally:
@@ -308,6 +308,15 @@ def _read_manifest(path: Path) -> Manifest:
             f"'{file}' has schema version {found!r}, this version of stdl reads {SCHEMA_VERSION}: export it again"
         )
     return validate(Manifest, content, f"'{file}'")
+
+
+def _refuse_unnamed(path: Path, manifest: Manifest) -> None:
+    """Refuse whatever lies in the folder and has no hash, links to folders included."""
+    named = {MANIFEST, *(PurePosixPath(name).as_posix() for name in manifest.files)}
+    for found in sorted(path.rglob("*")):
+        name = found.relative_to(path).as_posix()
+        if name not in named and (found.is_symlink() or not found.is_dir()):
+            raise BadInput(f"bundle '{path}': file '{name}' is not named in {MANIFEST}: remove it or export again")
 
 
 def _write_manifest(path: Path, manifest: Manifest) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -105,6 +106,8 @@ def command(**options: Any) -> None:
 def export(options: Options) -> None:
     """Read the source, settle what the graph says, and write what was asked for."""
     names = _targets(options.target)
+    one_file = options.out if options.out is not None and options.out.suffix == ".nir" and names == ["nir"] else None
+    _check_options(options, one_file)
     profile = Profile.parse(options.batch)
     overrides = validate(Overrides, apply_settings({}, options.set), "--set")
     opened = source.read(options.source)
@@ -113,11 +116,11 @@ def export(options: Options) -> None:
     graphs.check(graph, f"'{options.source}' under these options")
     job = Job(graph, MODES[options.mode], options.time_form, profile, options.precision)
     targets.check(job, names)
+    if one_file is not None:
+        _write_nir(graph, one_file)
+        return
     if options.out is None:
         bundle, notes = targets.add(_own_bundle(opened, graph, options), job, names)
-    elif options.out.suffix == ".nir" and names == ["nir"]:
-        _write_nir(graph, options.out)
-        return
     else:
         require_empty(options.out)
         kept, origin = golden.choose(graph, opened.recorded, options.inputs, options.golden)
@@ -141,9 +144,20 @@ def _targets(wanted: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def _check_options(options: Options, one_file: Path | None) -> None:
+    """Refuse values that no source could take, and options that would have no effect."""
+    if options.dt is not None and not (math.isfinite(options.dt) and options.dt > 0):
+        raise BadInput(f"--dt {options.dt:g}: write a positive number of seconds")
+    if one_file is not None and (options.golden is not None or options.inputs is not None):
+        raise BadInput(
+            f"--out '{one_file}': one .nir file holds no golden samples: "
+            "give --out a folder, or leave --golden/--inputs out"
+        )
+
+
 def _settings(said: graphs.Settings, overrides: Overrides, options: Options) -> graphs.Settings:
     """What the graph says, overruled by `--set`, overruled by an option of its own."""
-    spoken: dict[str, Any] = {"dt": options.dt or overrides.dt, "dialect": options.dialect}
+    spoken: dict[str, Any] = {"dt": overrides.dt if options.dt is None else options.dt, "dialect": options.dialect}
     spoken |= {key: getattr(overrides, key) for key in ("reset", "input", "output")}
     settings = replace(said, **{key: value for key, value in spoken.items() if value is not None})
     if options.timesteps is not None:

@@ -36,7 +36,8 @@ def fold_layer(synapse: nn.Module, norm: nn.modules.batchnorm._BatchNorm) -> tup
     channels = weight.shape[0]
     gamma, beta = (1.0, 0.0) if norm.weight is None else (norm.weight.double(), norm.bias.double())
     scale = gamma / (norm.running_var.double() + norm.eps).sqrt()
-    before = bias.double() if isinstance(bias, Tensor) else torch.zeros(channels, dtype=torch.float64)
+    none = torch.zeros(channels, dtype=torch.float64, device=weight.device)
+    before = bias.double() if isinstance(bias, Tensor) else none
     folded = weight.double() * scale.view(channels, *(1,) * (weight.dim() - 1))
     return folded.float().detach(), (scale * (before - norm.running_mean.double()) + beta).float().detach()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 
 import nir
@@ -22,6 +23,7 @@ STEPS = 16  # where T is dynamic
 SEED = 0
 SCALES = [2.0**power for power in range(-4, 11)]  # of seeded inputs
 TRIAL_SAMPLES = 2
+MAX_DRAWN = 1 << 28  # numbers in all seeded inputs together
 
 
 def choose(
@@ -61,7 +63,11 @@ def seeded_input(graph: nir.NIRGraph, samples: int) -> NDArray[np.float32]:
     """Normal numbers from a fixed seed, times the power of two at which most layers spike, but not always."""
     said = graphs.settings(graph)
     shape = (samples, *graphs.shapes(graph)[graphs.input_name(graph)])
-    drawn = np.random.default_rng(SEED).normal(size=shape if said.input == "repeat" else (said.T or STEPS, *shape))
+    size = shape if said.input == "repeat" else (said.T or STEPS, *shape)
+    if math.prod(size) > MAX_DRAWN:
+        reason = f"seeded inputs of shape {size} are more than {MAX_DRAWN} numbers"
+        raise BadInput(f"{reason}: give fewer samples with --golden, or real ones with --inputs")
+    drawn = np.random.default_rng(SEED).normal(size=size)
     x = drawn.astype(np.float32)
     if not graphs.neurons(graph):
         return x

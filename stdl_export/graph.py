@@ -20,7 +20,7 @@ import numpy as np
 from stdl_export import nir_file
 from stdl_export.common.errors import BadInput, join_reasons
 from stdl_export.equality import same as same
-from stdl_export.primitives import ACCEPTED, PRIMITIVES, Refused, Shape, shape_of
+from stdl_export.primitives import ACCEPTED, MAX_ELEMENTS, PRIMITIVES, Refused, Shape, shape_of
 
 NodeName = str
 Reset = Literal["v_reset", "subtract"]
@@ -295,7 +295,10 @@ def _infer(graph: nir.NIRGraph, found: dict[NodeName, Shape], refused: Collectio
         try:
             arrived = arriving[0] if arriving else shape_of(node)
             assert arrived is not None
-            found[name] = PRIMITIVES[type(node)].output_shape(node, arrived)
+            shape = PRIMITIVES[type(node)].output_shape(node, arrived)
+            if math.prod(shape) > MAX_ELEMENTS:
+                raise Refused(f"it puts out shape {shape}: accepted are at most {MAX_ELEMENTS} elements a sample")
+            found[name] = shape
         except Refused as refusal:
             yield Problem(name, type(node).__name__, str(refusal))
 

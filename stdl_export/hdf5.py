@@ -51,27 +51,31 @@ def _check_heaps(path: Path) -> None:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if content[: len(SIGNATURE)] != SIGNATURE:
             raise foreign
+        steps = len(content) // 8 + 1  # for all heaps together: those of a sound file do not overlap
         start = content.find(HEAP)
         while start >= 0:
-            if not _heap_ends(content, start):
+            steps = _walk_heap(content, start, steps)
+            if steps < 0:
                 raise damaged
             start = content.find(HEAP, start + 1)
 
 
-def _heap_ends(content: mmap.mmap, start: int) -> bool:
+def _walk_heap(content: mmap.mmap, start: int, steps: int) -> int:
+    """How many of the steps are left at the end of a heap; -1 where it is damaged or there are too few."""
     if start + HEAP_HEADER.size > len(content):
-        return False
+        return -1
     end = start + HEAP_HEADER.unpack_from(content, start)[1]
     if end > len(content):
-        return False
+        return -1
     at = start + HEAP_HEADER.size
     while at + HEAP_OBJECT.size <= end:
         index, _, _, size = HEAP_OBJECT.unpack_from(content, at)
         step = HEAP_OBJECT.size + -(-size // 8) * 8 if index else size  # index 0: free space, its header included
-        if not 0 < step <= end - at:
-            return False
+        steps -= 1
+        if not 0 < step <= end - at or steps < 0:
+            return -1
         at += step
-    return True
+    return steps
 
 
 class _Reader:
@@ -122,16 +126,27 @@ class _Reader:
         return item[()]
 
     def strings(self, item: h5py.Dataset, where: str) -> Any:
-        """Text, one string at a time: many references to one long string are cheap in a file, but not in memory."""
-        if _size(item.shape) > MAX_OBJECTS:
+        """Text. Strings of one length count as declared, before they are read; others come one at a time, since many
+        references to one long string are cheap in a file, but not in memory.
+        """
+        count = max(_size(item.shape), _size(item.chunks or ()))
+        if count > MAX_OBJECTS:
             raise self.refuse(where, f"holds more than {MAX_OBJECTS} strings")
+        fixed = item.dtype.kind == "S"
+        if fixed:
+            self.count_text(count * item.dtype.itemsize, where)
+        source = np.asarray(item[()]) if fixed else item
         found = np.empty(item.shape, dtype=object)
         for index in np.ndindex(item.shape):
-            found[index] = bytes(item[index]).decode("utf-8")
-            self.text += len(found[index])
-            if self.text > MAX_TEXT:
-                raise self.refuse(where, f"brings all text above {MAX_TEXT >> 20} MiB")
+            found[index] = bytes(source[index]).decode("utf-8")
+            if not fixed:
+                self.count_text(len(found[index]), where)
         return found.tolist()
+
+    def count_text(self, length: int, where: str) -> None:
+        self.text += length
+        if self.text > MAX_TEXT:
+            raise self.refuse(where, f"brings all text above {MAX_TEXT >> 20} MiB")
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -17,6 +17,8 @@ import numpy as np
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
 
+MAX_ELEMENTS = 1 << 28  # of what one node puts out for one sample: 1 GiB; a shape in a file costs nothing to write
+
 
 class Refused(Exception):
     """Why a node is not accepted; becomes a `graph.Problem` that names the node."""

@@ -90,9 +90,9 @@ def _pareto(chains: object) -> list[Chain]:
 
 
 def copy_spec(network: SpikingNetwork, before: int, chosen: int, shape: Shape) -> Spec:
-    """The spec of a copy of unit `chosen` behind unit `before` (or its copy, which puts out `shape`).
+    """The spec of a copy of unit `chosen` behind unit `before`, or behind its copy, with its stride or pool adapted.
 
-    Stride or pool adapted.
+    shape: what stands in front of the copy puts out.
     """
     unit = network.chain[chosen]
     name = f"aux.{unit.name}"

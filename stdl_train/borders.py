@@ -40,6 +40,7 @@ def bits_for(most: int) -> int:
 
 def pack(spikes: Tensor, most: int) -> PackedSpikes:
     """Pack whole numbers 0 to `most` (at most 255), any shape."""
+    assert most <= 255, "values are packed from bytes"
     width = -(-spikes.numel() // 8)
     values = nn.functional.pad(spikes.detach().reshape(-1).to(torch.uint8), (0, 8 * width - spikes.numel())).view(
         8, width

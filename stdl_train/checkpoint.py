@@ -5,11 +5,11 @@ Safetensors, never pickled.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from stdl_export.common.errors import BadInput
@@ -18,12 +18,14 @@ from stdl_models.network import tensors_sha256
 from stdl_train.methods.base import Method
 
 FORMAT = "stdl-checkpoint/1"
+EPOCH = "epoch"
 
 
 def save_checkpoint(method: Method, epoch: int, path: Path) -> None:
     """Write the state after `epoch` whole epochs; the file before it stays until this one is complete."""
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in _tensors(method).items()}
-    header = {"format": FORMAT, "progress": json.dumps({"epoch": epoch}), "tensors_sha256": tensors_sha256(tensors)}
+    tensors[EPOCH] = torch.tensor(epoch)
+    header = {"format": FORMAT, "tensors_sha256": tensors_sha256(tensors)}
     with atomic_file(path) as part:
         safetensors.torch.save_file(tensors, part, metadata=header)
 
@@ -43,8 +45,9 @@ def load_checkpoint(method: Method, path: Path) -> int:
         raise BadInput(f"checkpoint '{path}' is damaged ({error}): start again in another --out") from None
     if header.get("format") != FORMAT or header.get("tensors_sha256") != tensors_sha256(tensors):
         raise BadInput(f"checkpoint '{path}' was edited or is not one of ours: start again in another --out")
+    epoch = int(tensors.pop(EPOCH))
     _restore(method, tensors, path)
-    return int(json.loads(header["progress"])["epoch"])
+    return epoch
 
 
 def _tensors(method: Method) -> dict[str, Tensor]:

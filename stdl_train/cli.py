@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -18,7 +20,7 @@ from stdl_models.nets.registry import build_network, network_spec
 from stdl_models.network import InputSpec, NetworkSpec
 from stdl_train.augment import make_augment
 from stdl_train.checkpoint import load_checkpoint
-from stdl_train.data.samples import Samples, load
+from stdl_train.data.samples import Samples, Split, load
 from stdl_train.loop import Data, Trainer, evaluate
 from stdl_train.memory import parse_bytes
 from stdl_train.merge import GOLDEN_SAMPLES, merge, reestimate_batchnorm, write_golden
@@ -30,6 +32,7 @@ from stdl_train.report import plan_table
 
 log = logging.getLogger("stdl")
 
+RECIPE = "recipe.toml"
 LOG_WIDTH = 132
 """Columns of a table that goes into a file or a pipe, which have no width of their own."""
 
@@ -53,7 +56,7 @@ Examples:
 @click.option("--plan", "only_plan", is_flag=True, help="Print the plan with its predicted bytes, and stop.")
 @click.option("--resume", is_flag=True, help="Go on in --out behind the last whole epoch.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Default: what the recipe says, else auto.")
-@click.option("--seed", type=click.IntRange(0), help="Seed of weights, order and augmentation.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Seed of weights, order and augmentation.")
 @click.option("--list", "list_recipes", is_flag=True, help="List the recipes that come with the package.")
 def main(
     recipe: str | None, out: Path | None, method: str | None, memory_budget: str | None, settings: tuple[str, ...],
@@ -71,15 +74,22 @@ def main(
     overrides = {"method": method, "memory_budget": memory_budget, "device": device, "seed": seed}
     resolved = read_recipe(recipe, settings, overrides)
     changed = bool(settings or method or memory_budget)
-    train_set = load(resolved.data.name, "train", resolved.data.path, resolved.data.train_limit, resolved.data.seed)
+    folder = out or Path("runs") / resolved.name
+    if not only_plan:
+        _require_usable(folder, resolved, resume)
+    on = _device(resolved.train.device)
+    train_set = _load(resolved, "train")
     spec = make_spec(resolved, train_set)
     plan = make_plan(spec, make_request(resolved))
     if only_plan:
         bptt = predict(spec, "bptt", (), resolved.train.batch_size, resolved.train.optimizer)
         return console.print(plan_table(spec, plan, bptt))
-    folder = out or Path("runs") / resolved.name
-    _prepare(folder, resolved, resume)
-    accuracy = train(resolved, spec, plan, train_set, folder, resume, console)
+    data = Data.of(train_set, on), Data.of(_load(resolved, "test"), on)
+    if not resume:  # all that can be wrong with the input has been looked at: the folder begins here
+        folder.mkdir(parents=True, exist_ok=True)
+        write_recipe(resolved, folder / RECIPE)
+    with _arithmetic():
+        accuracy = train(resolved, spec, plan, data, folder, resume, console)
     click.echo(f"run folder: {folder}   next: stdl-export {folder} --target nir,onnx --out BUNDLE")
     _check_band(resolved, accuracy, changed)
 
@@ -111,13 +121,14 @@ def make_request(recipe: Recipe) -> PlanRequest:
 
 
 def train(
-    recipe: Recipe, spec: NetworkSpec, plan: Plan, train_set: Samples, folder: Path, resume: bool, console: Console
+    recipe: Recipe, spec: NetworkSpec, plan: Plan, data: tuple[Data, Data], folder: Path, resume: bool, console: Console
 ) -> float:
-    """Train, merge, write the network and golden samples; returns the merged network's test accuracy."""
-    device = _device(recipe.train.device)
-    test_set = load(recipe.data.name, "test", recipe.data.path, recipe.data.test_limit, recipe.data.seed)
-    train_data, test_data = Data.of(train_set, device), Data.of(test_set, device)
-    torch.set_flush_denormal(True)  # slow leaks run into denormal numbers, which cost many times more on a CPU
+    """Train, merge, write the network and golden samples; returns the merged network's test accuracy.
+
+    data: training and test samples; the device is theirs.
+    """
+    train_data, test_data = data
+    device = train_data.mean.device
     torch.manual_seed(recipe.train.seed)
     method = build_method(plan.request.method, build_network(spec), plan.parts, recipe.train.optimizer)
     for part in method.parts:
@@ -135,21 +146,30 @@ def _finish(recipe: Recipe, method: Method, train_data: Data, test_data: Data, f
     network = merge(method, frames)
     click.echo(f"merged: logits and spikes of {len(frames)} test samples equal the chained subnetworks' bit for bit")
     if recipe.train.bn_samples:
-        chosen = train_data.images[: recipe.train.bn_samples]
-        reestimate_batchnorm(
-            network, (train_data.normalise(images) for images in chosen.split(recipe.train.batch_size))
-        )
-    accuracy = evaluate(network, test_data)
-    golden_frames = test_data.normalise(test_data.images[:GOLDEN_SAMPLES])
-    write_golden(network, golden_frames, test_data.labels[:GOLDEN_SAMPLES], folder / "golden.npz")
+        batch = max(2, recipe.train.batch_size // recipe.model.T)  # all T steps at once: one training batch's worth
+        batches = train_data.batches(batch, limit=recipe.train.bn_samples)
+        reestimate_batchnorm(network, (frames for frames, _ in batches))
+    accuracy = evaluate(network, test_data, recipe.train.batch_size)
+    ((frames, labels),) = test_data.batches(GOLDEN_SAMPLES, limit=GOLDEN_SAMPLES)
+    write_golden(network, frames, labels, folder / "golden.npz")
     network.cpu().save(folder / "network.safetensors")
     click.echo(f"test accuracy of the merged network: {accuracy:.2%} ({len(test_data.labels)} samples)")
     return accuracy
 
 
-def _prepare(folder: Path, recipe: Recipe, resume: bool) -> None:
-    """A fresh folder with the resolved recipe, or, to resume, one that was begun with the same recipe."""
-    stored = folder / "recipe.toml"
+def _load(recipe: Recipe, split: Split) -> Samples:
+    """The recipe's samples; at least two to train on, since one has no statistics."""
+    options = recipe.data
+    limit = options.train_limit if split == "train" else options.test_limit
+    samples = load(options.name, split, options.path, limit, options.seed)
+    if split == "train" and len(samples.labels) < 2:
+        raise BadInput(f"data set '{options.name}': one training sample is too few: raise data.train_limit")
+    return samples
+
+
+def _require_usable(folder: Path, recipe: Recipe, resume: bool) -> None:
+    """An absent or empty folder, or, to resume, one that was begun with the same recipe."""
+    stored = folder / RECIPE
     if resume:
         if not stored.is_file():
             raise BadInput(f"--resume: '{folder}' holds no run: check --out, or start without --resume")
@@ -157,8 +177,19 @@ def _prepare(folder: Path, recipe: Recipe, resume: bool) -> None:
             raise BadInput(f"--resume: the run in '{folder}' is complete: export it, or train into another --out")
         return require_same(recipe, stored)
     require_empty(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_recipe(recipe, stored)
+
+
+@contextlib.contextmanager
+def _arithmetic() -> Iterator[None]:
+    """Float32 as every runtime computes it, while a run lasts."""
+    tf32 = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False  # golden samples with ten bits of mantissa would flip spikes
+    torch.set_flush_denormal(True)  # slow leaks run into denormal numbers, which cost many times more on a CPU
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = tf32
+        torch.set_flush_denormal(False)
 
 
 def _checkpoint(folder: Path) -> Path:

@@ -1,7 +1,7 @@
 """The training loop: epochs of batches, learning rate, evaluation, metrics, checkpoints; then merging.
 
 Everything random in an epoch (order, augmentation) is drawn from one generator that is seeded by (seed, epoch), so a
-run that is resumed behind an epoch ends with the same weights, bit for bit, as one that was never stopped.
+run that is resumed behind an epoch ends, on a CPU, with the same weights bit for bit as one that was never stopped.
 """
 
 from __future__ import annotations
@@ -26,39 +26,43 @@ from stdl_train.data.samples import Samples
 from stdl_train.methods.base import Method
 from stdl_train.recipe import TrainTable
 
-EVALUATION_BATCH = 250
-
 
 @dataclass(frozen=True)
 class Data:
-    """Images [N, C, H, W] in [0, 1] and labels [N] of one split, on the training device, with their normalisation."""
+    """Images [N, C, H, W] in [0, 1] and labels [N] of one split in main memory; batches come on the training device."""
 
     images: Tensor
     labels: Tensor
-    mean: Tensor  # [C, 1, 1]
-    std: Tensor  # [C, 1, 1]
+    mean: Tensor  # [C, 1, 1], on the training device
+    std: Tensor  # [C, 1, 1], on the training device
 
     @classmethod
     def of(cls, samples: Samples, device: torch.device) -> Data:
         """From a data set's arrays."""
         mean, std = (torch.tensor(values).view(-1, 1, 1).to(device) for values in (samples.mean, samples.std))
-        return cls(torch.from_numpy(samples.images).to(device), torch.from_numpy(samples.labels).to(device), mean, std)
+        return cls(torch.from_numpy(samples.images), torch.from_numpy(samples.labels), mean, std)
+
+    def take(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Images [B, C, H, W] in [0, 1] and labels [B] at these indices, on the training device."""
+        device = self.mean.device
+        return self.images[chosen].to(device), self.labels[chosen].to(device)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """What the network takes."""
+        """What the network takes, from images on the training device."""
         return (images - self.mean) / self.std
 
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Normalised frames and labels in order, without augmentation."""
-        for images, labels in zip(self.images.split(size), self.labels.split(size), strict=True):
+    def batches(self, size: int, limit: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Normalised frames and labels of the first `limit` samples (None: all) in order, without augmentation."""
+        for chosen in torch.arange(len(self.labels))[:limit].split(size):
+            images, labels = self.take(chosen)
             yield self.normalise(images), labels
 
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """One line of metrics.jsonl. `loss`: mean local loss of each part; accuracies are fractions.
+    """One line of metrics.jsonl.
 
-    Seconds of wall time.
+    loss: mean local loss of each part; accuracies are fractions; seconds: wall time.
     """
 
     epoch: int
@@ -93,8 +97,8 @@ class Trainer:
             )
             for epoch in range(done + 1, self.options.epochs + 1):
                 metrics = self.epoch(epoch, lambda loss, e=epoch: progress.update(task, advance=1, epoch=e, loss=loss))  # type: ignore[misc]
-                self._write(metrics)
                 save_checkpoint(self.method, epoch, self.folder / "checkpoint" / "last.safetensors")
+                self._write(metrics)
                 progress.console.print(describe_epoch(metrics, self.options.epochs), highlight=False, soft_wrap=True)
 
     def epoch(self, epoch: int, tick: Callable[[float], None]) -> EpochMetrics:
@@ -103,22 +107,23 @@ class Trainer:
         torch.manual_seed(epoch_seed(self.options.seed, epoch))
         for part in self.method.parts:
             part.train()
-        order = torch.randperm(len(self.train.labels)).to(self.train.labels.device)
-        losses, correct = [], 0
+        order = torch.randperm(len(self.train.labels))
+        losses, correct, seen = [], 0, 0
         for step, chosen in enumerate(order.split(self.options.batch_size)[: self.steps]):
             rate = self._learning_rate((epoch - 1) * self.steps + step)
-            frames = self.train.normalise(self.augment(self.train.images[chosen]))
-            labels = self.train.labels[chosen]
+            images, labels = self.train.take(chosen)
+            frames = self.train.normalise(self.augment(images))
             result = self.method.train_batch(frames, labels)
             losses.append(result.loss)
             correct += int((result.logits.argmax(1) == labels).sum())
+            seen += len(labels)
             self._require_finite(result.loss, epoch, step)
             tick(float(result.loss.mean()))
-        accuracy = evaluate(self.method.network, self.test)
+        accuracy = evaluate(self.method.network, self.test, self.options.batch_size)
         return EpochMetrics(
             epoch=epoch,
             loss=torch.stack(losses).mean(0).tolist(),
-            train_accuracy=correct / len(order),
+            train_accuracy=correct / seen,
             test_accuracy=accuracy,
             learning_rate=rate,
             seconds=time.perf_counter() - begun,
@@ -138,7 +143,7 @@ class Trainer:
         if not bool(torch.isfinite(loss).all()):
             raise CheckFailed(
                 f"the loss became {loss.tolist()} in epoch {epoch}, batch {step + 1}: lower train.optimizer.lr; "
-                f"the last good state is in '{self.folder / 'checkpoint'}'"
+                f"the state behind the last whole epoch, if there is one, is in '{self.folder / 'checkpoint'}'"
             )
 
     def _write(self, metrics: EpochMetrics) -> None:
@@ -160,12 +165,12 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return (seed * 1_000_003 + epoch) % 2**63
 
 
-def evaluate(network: SpikingNetwork, data: Data) -> float:
+def evaluate(network: SpikingNetwork, data: Data, batch: int) -> float:
     """Fraction of samples whose decoded output is largest at their label."""
     correct = 0
     network.eval()
     with torch.no_grad():
-        for frames, labels in data.batches(EVALUATION_BATCH):
-            logits = network.sequence(frames.expand(network.spec.T, *frames.shape))
+        for frames, labels in data.batches(batch):
+            logits = network(frames)  # step by step: memory does not grow with T here either
             correct += int((decode(logits, network.spec.output).argmax(1) == labels).sum())
     return correct / len(data.labels)

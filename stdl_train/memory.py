@@ -160,11 +160,11 @@ def _create_state(optimizer: torch.optim.Optimizer) -> None:
 
 def parse_bytes(text: str) -> int:
     """Bytes from '4GiB', '512 MiB', '1.5GB' or '1000000'; BadInput where it is none of these."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]i?B|B)?\s*", text)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKMGT]i?B|B)?\s*", text)
     if not match or float(match[1]) == 0:
         raise BadInput(f"memory budget '{text}': write a size such as 4GiB, 512MiB or 1.5GB")
     unit = match[2] or "B"
-    power = " kMGT".index(unit[0]) if unit != "B" else 0
+    power = " kMGT".index(unit[0].replace("K", "k")) if unit != "B" else 0
     return int(float(match[1]) * (1024 if "i" in unit else 1000) ** power)
 
 

@@ -49,7 +49,7 @@ def chain(spec: NetworkSpec, bodies: Sequence[Sequence[Unit]], readout: Readout)
 def prove_equal(bodies: Sequence[Sequence[Unit]], readout: Readout, merged: SpikingNetwork, frames: Tensor) -> None:
     """Compare logits of every step and every spike bit for bit; names the first neuron layer that differs."""
     modules = torch.nn.ModuleList([unit for body in bodies for unit in body])
-    training = modules.training
+    modes = [(module, module.training) for root in (modules, readout) for module in root.modules()]
     modules.eval()
     readout.eval()
     try:
@@ -59,8 +59,8 @@ def prove_equal(bodies: Sequence[Sequence[Unit]], readout: Readout, merged: Spik
             with SpikeRecorder(merged) as theirs:
                 logits = merged(frames)
     finally:
-        modules.train(training)
-        readout.train(training)
+        for module, training in modes:
+            module.training = training
     for node, steps in ours.spikes.items():
         for t, (a, b) in enumerate(zip(steps, theirs.spikes[node], strict=True), start=1):
             if not torch.equal(a, b):
@@ -75,10 +75,7 @@ def prove_equal(bodies: Sequence[Sequence[Unit]], readout: Readout, merged: Spik
 
 
 def run_chained(bodies: Sequence[Sequence[Unit]], readout: Readout, T: int, frames: Tensor) -> Tensor:
-    """Logits [T, B, classes] of subnetworks run one after the other, as in training.
-
-    Borders kept in bits between them.
-    """
+    """Logits [T, B, classes] of subnetworks run one after the other as in training, borders kept in bits."""
     inputs = [frames] * T
     values = iter(border_values([unit for body in bodies for unit in body]))
     for index, body in enumerate(bodies):
@@ -96,11 +93,12 @@ def run_chained(bodies: Sequence[Sequence[Unit]], readout: Readout, T: int, fram
 
 
 def reestimate_batchnorm(network: SpikingNetwork, batches: Iterable[Tensor]) -> None:
-    """Batch normalisation's running statistics anew, pooled over time steps and samples, from frames [B, *shape].
+    """Batch normalisation's running statistics anew, over all time steps, from frames [B, *shape].
 
     Decoupled training normalises each time step by its own statistics and shares the running ones; potentials start
-    at 0, so the first steps pull these away from what a whole sequence shows. Pooled statistics can be folded, and
-    need no retraining.
+    at 0, so the first steps pull these away from what a whole sequence shows. Here the statistics of a batch are those
+    of its T*B values, and the running ones their average over the batches. They can be folded, and need no retraining.
+    A batch of one sample is left out. Memory is that of T*B samples without gradients: give small batches.
     """
     norms = list(batchnorms(network))
     momenta = [norm.momentum for norm in norms]
@@ -110,16 +108,17 @@ def reestimate_batchnorm(network: SpikingNetwork, batches: Iterable[Tensor]) -> 
     network.train()
     with torch.no_grad():
         for frames in batches:
-            network.sequence(frames.expand(network.spec.T, *frames.shape))
+            if len(frames) > 1:
+                network.sequence(frames.expand(network.spec.T, *frames.shape))
     network.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
 
 def write_golden(network: SpikingNetwork, frames: Tensor, labels: Tensor, path: Path, batch: int = 64) -> None:
-    """golden.npz.
+    """Write golden.npz for frames [N, *shape].
 
-    Input [N, *shape], output [T, N, classes] before decoding, labels, spikes per neuron over T as count:<node>.
+    Arrays: input [N, *shape]; output [T, N, classes] before decoding; labels; count:<node>, spikes per neuron over T.
     """
     outputs, counts = [], dict[str, list[Tensor]]()
     dtype = np.uint8 if network.spec.T < 256 else np.uint16

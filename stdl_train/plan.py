@@ -31,9 +31,10 @@ FLOAT_BYTES = 4
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """What a plan is made for. budget: bytes of the whole training step, or None; most_copies.
+    """What a plan is made for.
 
-    Cap per auxiliary network.
+    budget: bytes of the whole training step, None: no limit. most_copies: cap per auxiliary network, None: two, or as
+    many as a budget allows.
     """
 
     method: MethodName

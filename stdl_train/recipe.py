@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import Field
 
 from stdl_export.common.config import (
     Count,
-    FiniteFloat,
     Natural,
+    NaturalFloat,
     PositiveFloat,
     Table,
     apply_settings,
@@ -28,13 +28,15 @@ from stdl_models.neurons import NeuronSpec
 from stdl_train.methods.base import OptimizerOptions
 from stdl_train.methods.registry import MethodName
 
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
 RECIPES = files("stdl_models") / "recipes"
 
 
 class ModelTable(Table):
-    """`network`: a name of stdl_models.nets.registry with `options` of its family; `T`: time steps; `dt`.
+    """The network.
 
-    Seconds a step.
+    `network`: a name of stdl_models.nets.registry; `options`: of its family; `T`: time steps; `dt`: seconds a step.
     """
 
     network: str
@@ -66,11 +68,11 @@ class TrainTable(Table):
     memory_budget: str | None = None
     most_copies: Count | None = None
     epochs: Count = 10
-    batch_size: Count = 50
-    warmup_epochs: FiniteFloat = 0.5
+    batch_size: Annotated[int, Field(ge=2)] = 50  # batch normalisation has no statistics over one sample
+    warmup_epochs: NaturalFloat = 0.5
     optimizer: OptimizerOptions = OptimizerOptions()
     bn_samples: Natural = 2000
-    seed: Natural = 0
+    seed: Seed = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from stdl_export.common.config import Count, FiniteFloat, Name, PositiveFloat, Table, validate
-from stdl_export.common.errors import BadInput
+from stdl_export.common.errors import BadInput, one_line
 from stdl_export.common.files import atomic_file
 from stdl_models.units import Readout, ReadoutSpec, Shape, State, Unit, UnitSpec, build_unit
 
@@ -134,8 +134,8 @@ class SpikingNetwork(nn.Module):
                 network = cls(spec)
             _check_tensors(network, tensors, path)
             network.load_state_dict(tensors, assign=True)
-        except ValueError as error:
-            raise BadInput(f"'{path}': {error}") from None
+        except (ValueError, RuntimeError) as error:  # RuntimeError: sizes that PyTorch cannot even describe
+            raise BadInput(f"'{path}': {one_line(str(error))[:200]}") from None
         return network.eval()
 
 
@@ -191,7 +191,7 @@ def _spec(header: dict[str, str], path: Path) -> NetworkSpec:
         raise BadInput(f"'{path}': the spec in the header does not match its SHA-256: the file was edited; train again")
     try:
         data = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise BadInput(f"'{path}': the spec in the header is not JSON: {error}") from None
     return validate(NetworkSpec, data, f"'{path}': spec in the header")
 

@@ -43,9 +43,9 @@ Tau and r are rounded to float32 one by one, so r dt/tau of a unit gain is not q
 
 
 class NeuronSpec(Table):
-    """How a layer's neurons start out. beta = 1 - dt/tau is how people write the leak.
+    """How a layer's neurons start out.
 
-    Tau and r follow from it and gain.
+    beta = 1 - dt/tau is how people write the leak; tau and r follow from it and gain.
     """
 
     kind: NeuronKind = "LIF"
@@ -73,10 +73,7 @@ class NeuronSpec(Table):
 
 @dataclass(frozen=True)
 class Coefficients:
-    """One step's constants, float32, each a scalar or broadcastable to the layer's shape.
-
-    None where it changes nothing.
-    """
+    """One step's constants, float32, scalar or broadcastable to the layer's shape; None where it changes nothing."""
 
     decay: Tensor | None  # None: 1
     gain: Tensor | None  # None: 1
@@ -158,7 +155,7 @@ class Neuron(nn.Module):
                 raise KeyError(f"{self.spec.kind} has no field '{name}'")
             if not broadcasts(value.shape, self.shape):
                 raise ValueError(f"field '{name}' of shape {tuple(value.shape)} does not broadcast to {self.shape}")
-            self.register_buffer(name, value.to(torch.float32))
+            self.register_buffer(name, value.to(getattr(self, name).device, torch.float32))
         self._coefficients = None
 
     @property

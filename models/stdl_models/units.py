@@ -94,6 +94,11 @@ class ReadoutSpec(Spec):
     pool: Literal["none", "global"] = "none"
     neuron: NeuronSpec | None = None
 
+    def model_post_init(self, _context: object) -> None:
+        """A readout does not spike."""
+        if self.neuron is not None and self.neuron.kind != "LI":
+            raise ValueError(f"the readout's neuron is {self.neuron.kind}: only LI, which does not spike, is accepted")
+
 
 UnitSpec = Annotated[ConvSpec | LinearSpec | ResidualSpec | PoolSpec, Choice("kind")]
 
@@ -153,9 +158,10 @@ class Unit(nn.Module):
         return (None,) * len(self.layers)
 
     def most(self, most_in: int | None) -> int | None:
-        """The largest value of the output where it is always a whole number (spikes: 1, a residual sum: more).
+        """The largest value of the output, or None where it is not always a whole number.
 
-        Else None. most_in: the same of the input. Whole numbers can be kept in bits, so a cut may stand there.
+        Spikes: 1, a residual sum: more. most_in: the same of the input. Whole numbers can be kept in bits, so a cut may
+        stand there.
         """
         return 1
 

@@ -128,6 +128,23 @@ def sequence_length(x: Array, repeated: bool, known: int | None, asked: int | No
     return found
 
 
+def check_sample(sample: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Refuse a sample whose shape is not the network's."""
+    if sample != expected:
+        raise BadInput(f"a sample of shape {sample} was given, the graph takes {expected}")
+
+
+def checked_frame(frame: npt.ArrayLike, batch: int, expected: tuple[int, ...]) -> Array:
+    """A frame [B, ...] as float32; refuses another batch than the session's and samples of another shape."""
+    checked: Array = np.asarray(frame, dtype=np.float32)
+    check_sample(checked.shape[1:], expected)
+    if len(checked) != batch:
+        raise BadInput(
+            f"a frame of {len(checked)} samples came to a session of {batch}: open one with batch {len(checked)}"
+        )
+    return checked
+
+
 def parts(x: Array, repeated: bool, samples: int) -> list[Array]:
     """The input cut into parts of a few samples: along axis 0 of [B, ...] (repeated) or axis 1 of [T, B, ...]."""
     axis = 0 if repeated else 1

@@ -28,7 +28,11 @@ LOG_WIDTH = 132  # columns of a table that goes into a file or a pipe, which hav
 @click.option("--runtime", "runtimes", multiple=True, metavar="NAME,...", help="Which to check. [default: all]")
 @click.option("--data", "source", metavar="NAME|FILE.npz", help="Also run a data set's test samples, with labels.")
 @click.option("--data-path", metavar="DIR", help="Where the files of the data set lie.")
-@click.option("--data-limit", type=click.IntRange(min=1), help="Take only the first samples of the data set.")
+@click.option(
+    "--data-limit",
+    type=click.IntRange(min=1),
+    help="Take so many samples: drawn with a fixed seed from a data set, the first of a file.",
+)
 @click.option("--latency", "timed", is_flag=True, help="Time single samples: p50, p90, p99 in milliseconds.")
 @click.option("--require", "required", multiple=True, metavar="NAME", help="Fail where this runtime cannot run here.")
 @click.option("--report", "page", type=click.Path(path_type=Path), help="Write the tables as a page of HTML.")

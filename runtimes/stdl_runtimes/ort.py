@@ -111,6 +111,8 @@ class _Steps(base.Session):
 
     def __init__(self, model: Any, bundle: Bundle, batch: int) -> None:
         self._model = model
+        self._batch = batch
+        self._sample = bundle.manifest.input.shape
         self._infos = bundle.manifest.states
         self._initial = states.initial(bundle, batch)
         self._states: Mapping[str, npt.NDArray[Any]] = self._initial
@@ -118,7 +120,8 @@ class _Steps(base.Session):
     def step(self, frame: Array) -> Array:
         """frame [B, ...] -> output [B, ...]."""
         names = ["output", *(info.output for info in self._infos)]
-        output, *kept = _run(self._model, names, {"input": np.asarray(frame, dtype=np.float32), **self._states})
+        frame = base.checked_frame(frame, self._batch, self._sample)
+        output, *kept = _run(self._model, names, {"input": frame, **self._states})
         self._states = {info.input: state for info, state in zip(self._infos, kept, strict=True)}
         result: Array = output
         return result

@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from stdl_export import dialects, graph
 from stdl_export.bundle import Bundle
-from stdl_export.common.errors import BadInput
 from stdl_export.graph import NodeName
 from stdl_export.primitives import Shape, Window, conv_window, flatten_dims, pool_window
 from stdl_export.semantics import Discrete, discretise
@@ -51,7 +50,7 @@ def run(network: nir.NIRGraph, x: Array, *, T: int | None = None, spikes: bool =
     steps = _Steps(network)
     x = np.asarray(x, dtype=np.float32)
     repeated = graph.settings(network).input == "repeat"
-    steps.check(x.shape[1:] if repeated else x.shape[2:])
+    base.check_sample(x.shape[1:] if repeated else x.shape[2:], steps.shapes[steps.input])
     length = base.sequence_length(x, repeated, graph.settings(network).T, T)
     parts = base.parts(x, repeated, SAMPLES_AT_ONCE)
     return _joined([_run(steps, part, repeated, length, spikes, margins) for part in parts])
@@ -66,12 +65,9 @@ class Session(base.Session):
         self.reset()
 
     def step(self, frame: Array) -> Array:
-        """frame [B, ...] -> output [B, ...]."""
-        frame = np.asarray(frame, dtype=np.float32)
-        self._steps.check(frame.shape[1:])
-        if len(frame) != self._batch:
-            raise BadInput(f"a frame of {len(frame)} samples came to a session of {self._batch}")
-        return self._steps.advance({self._steps.input: frame}, self._state)[self._steps.output]
+        """frame [B, ...] -> output [B, ...], the caller's own: what a readout puts out may be its very state."""
+        frame = base.checked_frame(frame, self._batch, self._steps.shapes[self._steps.input])
+        return np.array(self._steps.advance({self._steps.input: frame}, self._state)[self._steps.output])
 
     def reset(self) -> None:
         """All potentials back to 0."""
@@ -137,11 +133,6 @@ class _Steps:
             if isinstance(node, STATEFUL)
         }
         self.spiking = graph.neurons(network)
-
-    def check(self, sample: tuple[int, ...]) -> None:
-        """Refuse a sample whose shape is not the graph's."""
-        if sample != self.shapes[self.input]:
-            raise BadInput(f"a sample of shape {sample} was given, the graph takes {self.shapes[self.input]}")
 
     def start(self, batch: int) -> _State:
         """The state before the first step."""

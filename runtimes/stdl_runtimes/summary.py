@@ -158,7 +158,8 @@ def _data_checks(comparison: Comparison, rows: Sequence[Row], data: DataResult |
     allowed = comparison.manifest.tolerances.agreement
     checks = []
     for row, classes in zip(rows[1:], data.classes[1:], strict=True):
-        differ, may = int((classes != data.classes[0]).sum()), math.ceil((1 - allowed) * len(classes))
+        differ = int((classes != data.classes[0]).sum())
+        may = max(1, len(classes) - math.ceil(allowed * len(classes) - 1e-9))
         text = f"{differ} of {len(classes)} predictions differ from the reference's, {may} may ({1 - allowed:.1%})"
         checks.append(Check(f"agreement on {data.samples.name}", row.entry.label, differ <= may, text))
     return checks

@@ -155,6 +155,7 @@ class _Steps(base.Session):
             raise BadInput(f"the step engine takes {largest} samples, not {batch}: build it with --batch {batch}")
         self._device = device
         self._batch = batch
+        self._sample = bundle.manifest.input.shape
         self._size = max(batch, smallest)
         self._bound = Bound(device, engine.handle, self._size)
         self._initial = states.initial(bundle, self._size)
@@ -167,6 +168,7 @@ class _Steps(base.Session):
 
     def step(self, frame: Array) -> Array:
         """frame [B, ...] -> output [B, ...]."""
+        frame = base.checked_frame(frame, self._batch, self._sample)
         read, written = self._sets
         for into, out in self._names:
             self._bound.point(into, read[into])

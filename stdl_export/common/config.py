@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import pydantic
 
@@ -26,10 +26,14 @@ Count = Annotated[int, pydantic.Field(ge=1)]
 Natural = Annotated[int, pydantic.Field(ge=0)]
 """A whole number from 0 on."""
 
+AtLeastOne = pydantic.Field(min_length=1)
+"""Marks a tuple that may not be empty."""
+
 Name = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$")]
 """A name that every format can carry: no `/` (it joins paths in NIR), no white space, no leading dot."""
 
 PositiveFloat = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
+NaturalFloat = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
 FiniteFloat = Annotated[float, pydantic.Field(allow_inf_nan=False)]
 Fraction = Annotated[float, pydantic.Field(gt=0, lt=1)]
 
@@ -134,8 +138,14 @@ def _known_keys(model: type[pydantic.BaseModel], path: list[str]) -> set[str]:
     current: Any = model
     for part in path:
         field = current.model_fields.get(part) if _is_model(current) else None
-        current = field.annotation if field else None
+        current = _model_in(field.annotation) if field else None
     return set(current.model_fields) if _is_model(current) else set()
+
+
+def _model_in(annotation: Any) -> Any:
+    """The model that a field holds, also where it may be None."""
+    models = [kind for kind in (annotation, *get_args(annotation)) if _is_model(kind)]
+    return models[0] if models else None
 
 
 def _is_model(kind: Any) -> bool:

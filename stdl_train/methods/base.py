@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from stdl_export.common.config import FiniteFloat, Fraction, PositiveFloat, Table
+from stdl_export.common.config import Fraction, NaturalFloat, PositiveFloat, Table
 from stdl_models.network import SpikingNetwork
 
 
@@ -17,13 +17,13 @@ class OptimizerOptions(Table):
 
     name: Literal["adamw", "sgd"] = "adamw"
     lr: PositiveFloat = 3e-3
-    weight_decay: FiniteFloat = 0.01
+    weight_decay: NaturalFloat = 0.01
     momentum: Fraction = 0.9
     clip: PositiveFloat | None = None
 
 
 class BatchResult(NamedTuple):
-    """Tensors, not numbers: reading a number would wait for the device."""
+    """What one batch gave, on the training device."""
 
     loss: Tensor  # [parts], mean over the batch and the time steps, the local loss of each part
     logits: Tensor  # [B, classes], the last part's mean over T, detached
@@ -37,9 +37,9 @@ class Method(Protocol):
     optimizers: list[torch.optim.Optimizer]
 
     def train_batch(self, frame: Tensor, labels: Tensor) -> BatchResult:
-        """Gradients and one optimizer step for every part. frame: [B, *shape], shown in every time step; labels.
+        """Gradients and one optimizer step for every part.
 
-        [B].
+        frame: [B, *shape], shown in every time step; labels: [B].
         """
 
 

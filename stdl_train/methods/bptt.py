@@ -1,9 +1,8 @@
 """Backpropagation through time: the whole network, all time steps in one graph; the usual way, for comparison.
 
 Layer by layer with time folded into the batch, so batch normalisation takes its statistics over T*B and convolutions
-run once
-for all steps, as the multi-step modes of other frameworks do. The loss is the same as STDL's: cross-entropy of each
-step's logits, mean over T.
+run once for all steps, as the multi-step modes of other frameworks do. The loss is the same as STDL's: cross-entropy of
+each step's logits, mean over T.
 """
 
 from __future__ import annotations

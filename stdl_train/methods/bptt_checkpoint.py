@@ -31,11 +31,13 @@ class BpttCheckpoint(Bptt):
 def _same_running_statistics(unit: Unit) -> Iterator[None]:
     """A recomputation sees the same batch, but must not count it twice in the running statistics."""
     norms = list(batchnorms(unit))
-    before = [norm.momentum for norm in norms]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked = norm.num_batches_tracked.clone()  # the copy is counted up, and dropped
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, before, strict=True):
-            norm.momentum = momentum
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches

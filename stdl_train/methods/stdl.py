@@ -2,10 +2,10 @@
 
     for k in subnetworks:
         for t in 1..T:
-            h = body_k(x_k[t])                          membrane potentials of t-1 come in detached: no gradient
-            crosses t x_{k+1}[t] = h, kept as bits                detached: no gradient crosses the border
-            loss = cross_entropy(head_k(h), y) / T;  backward        frees all that was kept for (k, t); gradients add
-            up
+            h = body_k(x_k[t])           potentials of t-1 come in detached: no gradient crosses t
+            x_{k+1}[t] = h, as bits      detached: no gradient crosses the border
+            loss = cross_entropy(head_k(h), y) / T
+            backward                     frees all that was kept for (k, t); gradients add up
         optimizer step for (body_k, head_k); its gradients and states are dropped
 
 So one subnetwork's activations, states and gradients are alive at a time, and only for one time step; the spikes at the

@@ -162,10 +162,31 @@ def test_a_folder_without_a_manifest_is_no_bundle(folder: Path) -> None:
     assert "is no bundle" in refusal(folder)
 
 
-def test_files_that_the_manifest_does_not_name_are_not_the_bundles(folder: Path) -> None:
-    (folder / "extra.onnx").write_text("x")
+def test_a_file_that_the_bundle_does_not_have(folder: Path) -> None:
     with pytest.raises(BadInput, match=r"has no 'extra.onnx'"):
         bundles.load(folder).file("extra.onnx")
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "deep/weights.bin", ".weights.bin.x.part", "deep/manifest.json"])
+def test_files_that_the_manifest_does_not_name_are_refused(folder: Path, name: str) -> None:
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("x")
+    assert f"file '{name}' is not named in manifest.json: remove it or export again" in refusal(folder)
+
+
+@pytest.mark.parametrize("target", ["graph.nir", "..", "nowhere"])
+def test_links_that_the_manifest_does_not_name_are_refused(folder: Path, target: str) -> None:
+    (folder / "link").symlink_to(target)
+    assert "file 'link' is not named in manifest.json" in refusal(folder)
+
+
+def test_named_files_in_folders_are_a_bundles_own(folder: Path) -> None:
+    def fill(part: Path) -> bundles.Manifest:
+        (part / "deep").mkdir()
+        (part / "deep" / "extra").write_text("x")
+        return bundles.load(folder).manifest
+
+    assert bundles.add(bundles.load(folder), fill).file("deep/extra").read_text() == "x"
 
 
 def test_parts_are_added_and_the_rest_stays(tmp_path: Path) -> None:

@@ -75,6 +75,13 @@ def test_one_nir_file_for_another_framework(net: Path, capsys: pytest.CaptureFix
     assert "exists already" in refused(capsys, "net.nir", "--target", "nir", "--out", "other.nir")
 
 
+@pytest.mark.parametrize("args", [["--golden", "5"], ["--inputs", "x.npz"]])
+def test_one_nir_file_takes_no_golden_samples(net: Path, capsys: pytest.CaptureFixture[str], args: list[str]) -> None:
+    np.savez(net / "x.npz", input=frames(4, 2, 6, 6))
+    said = refused(capsys, "net.nir", "--target", "nir", "--out", "other.nir", *args)
+    assert "one .nir file holds no golden samples: give --out a folder, or leave --golden/--inputs out" in said
+
+
 def test_options_settle_what_the_graph_says(net: Path) -> None:
     options = ["--timesteps", "6", "--dt", "2e-3", "--set", "reset=subtract", "--set", "output='sum'", "--set", "dt=1"]
     names = ["--set", "network=mine", "--set", "classes=['a','b','c','d','e']", "--set", "input=sequence"]
@@ -145,8 +152,11 @@ def test_a_failed_build_leaves_nothing(
         (["net.nir", "--dialect", "nirr"], "unknown dialect 'nirr': did you mean 'nir'? known: nir"),
         (["net.nir", "--timesteps", "0"], "--timesteps '0': write a whole number of at least 1, or dynamic"),
         (["net.nir", "--timesteps", "many"], "--timesteps 'many'"),
-        (["net.nir", "--dt", "-1"], "stdl.dt=-1.0: accepted is a positive number"),
-        (["net.nir", "--dt", "nan"], "stdl.dt=nan"),
+        (["net.nir", "--dt", "0"], "--dt 0: write a positive number of seconds"),
+        (["net.nir", "--dt", "0", "--set", "dt=1e-3"], "--dt 0: write a positive number of seconds"),
+        (["net.nir", "--dt", "-1"], "--dt -1: write a positive number of seconds"),
+        (["net.nir", "--dt", "nan"], "--dt nan: write a positive number of seconds"),
+        (["net.nir", "--dt", "inf"], "--dt inf: write a positive number of seconds"),
         (["net.nir", "--dt", "x"], "'--dt'"),
         (["net.nir", "--batch", "4:2:1"], "--batch '4:2:1'"),
         (["net.nir", "--precision", "fp16"], "'fp16' is not 'fp32'"),
@@ -184,6 +194,23 @@ def test_what_a_bundle_proves_does_not_change_in_place(
     bundle: Path, capsys: pytest.CaptureFixture[str], args: list[str]
 ) -> None:
     assert "would no longer be what its golden samples prove" in refused(capsys, "bundle", "--target", "onnx", *args)
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        (
+            (3, 60000, 60000),
+            "node 'input' (Input): it puts out shape (3, 60000, 60000): accepted are at most 268435456",
+        ),
+        ((3, 4096, 4096), "more than 268435456 numbers: give fewer samples with --golden, or real ones with --inputs"),
+    ],
+)
+def test_shapes_too_large_for_memory(
+    net: Path, capsys: pytest.CaptureFixture[str], shape: tuple[int, ...], said: str
+) -> None:
+    nir.write(net / "big.nir", chain(nir.Threshold(full(1, 1)), shape=shape))
+    assert said in refused(capsys, "big.nir", "--target", "nir", "--out", "out")
 
 
 def test_a_damaged_bundle_is_no_source(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

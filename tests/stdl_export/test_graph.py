@@ -119,6 +119,7 @@ def broken_lif(**fields: np.ndarray) -> nir.LIF:
         (nir.Flatten({"input": None}, 0, 3), (2, 5, 5), "end_dim=[3]: its input has 3 dimensions"),
         (nir.Flatten({"input": None}, 2, 1), (2, 5, 5), "start_dim=2 lies behind end_dim=1"),
         (nir.Scale(full(1, 4)), (5,), "its scale has (4,)"),
+        (conv((1 << 16, 1, 1, 1)), (1, 64, 65), "puts out shape (65536, 64, 65): accepted are at most 268435456"),
         (nir.I(r=full(1, 4)), (4,), "this primitive is not accepted"),
         (nir.CubaLIF(*[full(1, 4)] * 5), (4,), "this primitive is not accepted"),
     ],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 
 import h5py
@@ -99,6 +100,29 @@ def test_damaged_anywhere_is_refused_or_a_graph(file: Path) -> None:
             graphs.check(graphs.read(file), str(file))
 
 
+def test_heaps_that_overlap_are_damage(tmp_path: Path) -> None:
+    """8000 heaps, each inside an object of the one before and reaching to the end: walked one by one it takes 10 s."""
+    size, units = 256 << 10, 8000
+    content = bytearray(size)
+    content[: len(hdf5.SIGNATURE)] = hdf5.SIGNATURE
+    for at in range(32, 32 + 32 * units, 32):
+        hdf5.HEAP_HEADER.pack_into(content, at, hdf5.HEAP, 32 + 32 * units - at)
+        hdf5.HEAP_OBJECT.pack_into(content, at + 16, 1, 1, 0, 16 if at < 32 * units else 0)
+    (tmp_path / "a.nir").write_bytes(content)
+    begun = time.process_time()
+    assert "its heap of strings is damaged" in refusal(tmp_path / "a.nir")
+    assert time.process_time() - begun < 2
+
+
+def test_strings_of_a_fixed_length_are_read(file: Path) -> None:
+    with h5py.File(file, "r+") as content:
+        replace(content["node"], "nodes/lif1/type", np.bytes_(b"LIF"))
+        content["node/metadata"]["tags"] = np.array([b"a", b"bc"])
+    graph = graphs.read(file)
+    assert isinstance(graph.nodes["lif1"], nir.LIF)
+    assert graph.metadata["tags"] == '["a", "bc"]'
+
+
 def test_hdf5_without_a_graph(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.nir", "w") as content:
         content["other"] = 1
@@ -149,6 +173,16 @@ def long_text(group: h5py.Group) -> None:
     group["metadata"]["x"] = "y" * (hdf5.MAX_TEXT + 1)
 
 
+def wide_text(group: h5py.Group) -> None:
+    """One string of a fixed length that costs no bytes in the file."""
+    del group["nodes/lif1/type"]
+    group.create_dataset("nodes/lif1/type", shape=(1 << 10,), dtype=f"S{1 << 20}", chunks=(1,))
+
+
+def wide_text_chunk(group: h5py.Group) -> None:
+    group.require_group("metadata").create_dataset("x", shape=(1,), maxshape=(None,), dtype="S1024", chunks=(1 << 17,))
+
+
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
@@ -161,6 +195,8 @@ def long_text(group: h5py.Group) -> None:
         (huge, "brings the declared size above 2 GiB"),
         (wide_chunk, "brings the declared size above 2 GiB"),
         (many_strings, "holds more than 200000 strings"),
+        (wide_text, "brings all text above 16 MiB"),
+        (wide_text_chunk, "brings all text above 16 MiB"),
         (long_text, "brings all text above 16 MiB"),
         (lambda g: replace(g, "nodes/lif1/tau", h5py.Empty("f4")), "is empty"),
         (lambda g: replace(g, "nodes/lif1/tau", np.zeros(3, [("a", "f4")])), "has type"),

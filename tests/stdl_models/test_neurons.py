@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import nir
 import numpy as np
 import pytest
@@ -150,6 +152,17 @@ def test_stored_fields_come_back_with_their_shape():
     other.load_state_dict(one.state_dict())
     assert torch.equal(other.tau, one.tau)
     assert torch.equal(other.coefficients().decay, one.coefficients().decay)
+
+
+def test_loaded_fields_stay_on_the_networks_device():
+    """`meta` stands in for a second device here."""
+    there, here = Neuron(NeuronSpec(), 1e-4, (3, 2, 2)).to("meta"), Neuron(NeuronSpec(), 1e-4, (3, 2, 2))
+    here.set_fields(tau=torch.full((3, 1, 1), 4e-4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # PyTorch says that values cannot be copied to `meta`
+        there.load_state_dict(here.state_dict())
+    assert {value.device.type for value in there.fields.values()} == {"meta"}
+    assert there.tau.shape == (3, 1, 1)
 
 
 def test_a_dry_run_uses_the_same_operations():

@@ -312,6 +312,12 @@ def test_bad_options_are_one_line(made, validate, options, message):
     assert err.count("\n") == 1
 
 
+def test_help_says_which_samples_a_limit_takes(validate):
+    code, out, _ = validate("--help")
+    assert code == 0
+    assert "drawn with a fixed seed from a data set, the first of a file" in " ".join(out.split())
+
+
 def test_a_tampered_bundle_is_one_line(tmp_path, validate):
     bundle = bundles.make(tmp_path / "b", small_network(), normalised(images()))
     content = bytearray((bundle.path / "model.onnx").read_bytes())

@@ -161,6 +161,23 @@ def test_input_of_another_shape_is_refused_in_one_line(tmp_path):
         runtime.run(np.zeros((2, 2, 5, 6), np.float32))
 
 
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((3, 2, 6, 6), r"^a frame of 3 samples came to a session of 2: open one with batch 3$"),
+        ((1, 2, 6, 6), r"^a frame of 1 samples came to a session of 2: open one with batch 1$"),
+        ((2, 1, 6, 6), r"^a sample of shape \(1, 6, 6\) was given, the graph takes \(2, 6, 6\)$"),
+    ],
+)
+def test_a_session_refuses_another_frame(tmp_path, shape, message):
+    with (
+        base.load(bundles.make(tmp_path / "b", small_network(), inputs(2)), "onnxruntime") as runtime,
+        runtime.session(2) as session,
+        pytest.raises(BadInput, match=message),
+    ):
+        session.step(np.zeros(shape, np.float32))
+
+
 def test_a_device_that_is_not_there_is_said(tmp_path):
     bundle = bundles.make(tmp_path / "b", small_network(), inputs(2))
     import onnxruntime

@@ -240,6 +240,17 @@ def test_a_session_takes_frames_that_change_in_place():
     assert np.array_equal(np.stack(found), reference.run(small_network(T=4, mode="sequence"), x).output)
 
 
+def test_what_a_session_hands_out_is_the_callers():
+    graph = small_network(readout="li", T=4)
+    x = np.random.default_rng(3).normal(0.5, 1, (2, 2, 6, 6)).astype(np.float32)
+    session, found = reference.Session(graph, batch=2), []
+    for _ in range(4):
+        output = session.step(x)
+        found.append(output.copy())
+        output *= 0
+    assert np.array_equal(np.stack(found), reference.run(graph, x).output)
+
+
 def test_a_large_batch_is_run_in_parts(monkeypatch):
     graph = small_network()
     x = np.random.default_rng(4).normal(0.5, 1, (7, 2, 6, 6)).astype(np.float32)

@@ -129,6 +129,24 @@ def test_a_session_larger_than_the_profile_is_refused(gpu):
         runtime.session(5)
 
 
+@pytest.mark.parametrize("batch", [(1, 1, 4), (4, 4, 4)])
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((3, 2, 6, 6), r"^a frame of 3 samples came to a session of 2: open one with batch 3$"),
+        ((1, 2, 6, 6), r"^a frame of 1 samples came to a session of 2: open one with batch 1$"),
+        ((2, 1, 6, 6), r"^a sample of shape \(1, 6, 6\) was given, the graph takes \(2, 6, 6\)$"),
+    ],
+)
+def test_a_session_refuses_another_frame(gpu, batch, shape, message):
+    with (
+        gpu(batch=batch).load() as runtime,
+        runtime.session(2) as session,
+        pytest.raises(BadInput, match=message),
+    ):
+        session.step(np.zeros(shape, np.float32))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -115,6 +115,35 @@ def test_golden_samples_of_another_network_fail_the_reference(good, error):
     assert {("reference", "flips"), ("reference", "outputs")} <= found
 
 
+@pytest.mark.parametrize(
+    "change", [lambda w: w * np.float32(1.3), lambda w: w[::-1].copy()], ids=["scaled", "permuted"]
+)
+def test_another_network_fails_though_every_sample_is_next_to_a_threshold(good, change):
+    """In a large network hardly any sample is clear of every threshold; ties must not excuse a wrong graph."""
+    golden = bundles.goldens.from_reference(bundles.changed(good.graph(), "conv1", "weight", change), inputs())
+    comparison = Comparison(bundles.replace_golden(good, golden))
+    comparison._margin = np.float32(1e9)
+    rows = comparison.rows(entries_of(base.load(good, "reference")), lambda done: None)
+    assert rows[0].clear == 0
+    assert rows[0].layers["lif1"].flips == 0
+    found = {check.name for check in comparison.checks(rows[0]) if not check.passed}
+    assert "same network" in found
+
+
+def test_ties_excuse_a_few_predictions_and_no_more(good):
+    golden = good.golden()
+    comparison = Comparison(good)
+    (row,) = comparison.rows(entries_of(base.load(good, "reference")), lambda done: None)
+    for differing, passes in ((1, True), (5, False)):
+        other = golden.output.copy()
+        other[:, :differing] = -other[:, :differing]
+        row.outputs = [other]
+        row.tied = [np.ones(golden.samples, bool)]
+        assert comparison._agreement_check(row).passed is passes
+        row.tied = [np.zeros(golden.samples, bool)]
+        assert not comparison._agreement_check(row).passed
+
+
 def test_predictions_that_differ_are_counted(good):
     golden = good.golden()
     output = golden.output.copy()

@@ -105,8 +105,14 @@ def test_bad_input(tmp_path, capsys, finished):
     assert "1 to 4 subnetworks" in fails(capsys, "digits-vgg5", "--out", out, "--set", "train.subnetworks=12")
     assert "does not exist" in fails(capsys, "cifar10-vgg11", "--out", out, "--set", "data.path=./no/where")
     assert "options of network 'vgg5'" in fails(capsys, "digits-vgg5", "--out", out, "--set", "model.options.depth=3")
+    assert "one training sample is too few" in fails(capsys, "digits-vgg5", "--out", out, "--set", "data.train_limit=1")
+    assert "greater than or equal to 2" in fails(capsys, "digits-mlp", "--out", out, "--set", "train.batch_size=1")
+    assert "hidden" in fails(capsys, "digits-mlp", "--out", out, "--set", "model.options.hidden=[]")
+    assert "weight_decay" in fails(capsys, "digits-mlp", "--out", out, "--set", "train.optimizer.weight_decay=-1")
+    assert "--seed" in fails(capsys, "digits-vgg5", "--out", out, "--seed", 10**20)
+    assert "known keys: test_accuracy" in fails(capsys, "digits-vgg5", "--out", out, "--set", "expect.zzz=1")
     if not torch.cuda.is_available():
-        assert "no CUDA device" in fails(capsys, *QUICK, "--out", tmp_path / "cuda", "--device", "cuda")
+        assert "no CUDA device" in fails(capsys, *QUICK, "--out", out, "--device", "cuda")
     assert not out.exists()
 
 

@@ -9,7 +9,8 @@ from networks import plain_spec, residual_spec
 from stdl_export.common.errors import BadInput
 from stdl_models.nets.registry import build_network
 from stdl_train.borders import packed_bytes
-from stdl_train.memory import SavedBytes, count_step, parse_bytes, show_bytes
+from stdl_train.loop import Data, evaluate
+from stdl_train.memory import LiveBytes, SavedBytes, count_step, parse_bytes, show_bytes
 from stdl_train.methods.base import OptimizerOptions
 from stdl_train.methods.registry import METHODS, Part, build_method
 from stdl_train.plan import PlanRequest, make_plan, predict
@@ -105,7 +106,21 @@ def test_bad_sizes(text):
 
 def test_a_shown_size_is_enough():
     assert show_bytes(1536) == "1.50 KiB"
-    assert parse_bytes(show_bytes(1234567)) >= 1234567
+    for count in (1536, 1234567, 3 << 30):
+        assert parse_bytes(show_bytes(count)) >= count
+
+
+def test_evaluation_does_not_grow_with_t_either():
+    peaks = {}
+    for T in (4, 16):
+        network = build_network(plain_spec(T=T)).eval()
+        images, labels = torch.rand(20, 2, 6, 6), torch.zeros(20, dtype=torch.long)
+        data = Data(images, labels, torch.zeros(2, 1, 1), torch.ones(2, 1, 1))
+        with LiveBytes([*network.parameters(), images]) as live:
+            evaluate(network, data, batch=10)
+        peaks[T] = live.peak
+    logits = 10 * 3 * 4
+    assert peaks[16] - peaks[4] <= 3 * 12 * logits  # the logits of the steps, nothing else
 
 
 @pytest.mark.parametrize(("name", "states"), [("adamw", 2), ("sgd", 1)])

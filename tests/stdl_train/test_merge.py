@@ -55,7 +55,9 @@ def test_merging_any_cuts_keeps_logits_and_spikes_bit_for_bit(spec, data):
     bodies = [network.chain[a : b + 1] for a, b in zip(firsts, lasts, strict=True)]
     frame = torch.rand(3, *spec.input.shape) * 2
     merged = chain(spec, bodies, network.readout)
+    modes = [module.training for module in network.modules()]
     prove_equal(bodies, network.readout, merged, frame)
+    assert [module.training for module in network.modules()] == modes
     with torch.no_grad():
         assert torch.equal(run_chained(bodies, network.readout, spec.T, frame), network(frame))
 

@@ -119,7 +119,7 @@ def test_local_losses_reach_their_own_subnetwork_only():
 
 
 def test_no_gradient_crosses_time_steps():
-    """With the input gone after step 1, later steps' gradients into step 1's current are zero: v comes in detached."""
+    """The potential comes in without a graph behind it, from the second step on."""
     spec = plain_spec(T=2)
     network = build_network(spec).train()
     method = build_method("stdl", network, parts_of(network), SGD)
@@ -144,6 +144,7 @@ def test_checkpointed_bptt_has_bptts_gradients_and_statistics(make, monkeypatch)
         assert torch.equal(ours[id(p)], theirs[id(q[1])]), name
     for a, b in zip(batchnorms(network), batchnorms(twin), strict=True):
         assert torch.equal(a.running_mean, b.running_mean)
+        assert torch.equal(a.num_batches_tracked, b.num_batches_tracked)
         assert a.momentum == 0.1
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from stdl_export.common.config import Count, Table
+from typing import Annotated
+
+from stdl_export.common.config import AtLeastOne, Count, Table
 from stdl_models.neurons import NeuronSpec
 from stdl_models.units import LinearSpec, ReadoutSpec, UnitSpec
 
@@ -10,7 +12,7 @@ from stdl_models.units import LinearSpec, ReadoutSpec, UnitSpec
 class MlpOptions(Table):
     """`hidden`: features of each hidden layer."""
 
-    hidden: tuple[Count, ...] = (256, 256, 256)
+    hidden: Annotated[tuple[Count, ...], AtLeastOne] = (256, 256, 256)
 
 
 def mlp(options: MlpOptions, classes: int, neuron: NeuronSpec) -> tuple[tuple[UnitSpec, ...], ReadoutSpec]:

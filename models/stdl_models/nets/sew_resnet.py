@@ -1,6 +1,6 @@
-"""SEW ResNets: residual blocks that add spikes (Fang et al.
+"""SEW ResNets: residual blocks that add spikes.
 
-2021, "Deep residual learning in spiking neural networks").
+Fang et al. 2021, "Deep residual learning in spiking neural networks".
 """
 
 from __future__ import annotations
