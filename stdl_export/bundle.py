@@ -6,11 +6,13 @@ folder without it is no bundle, and one with files it does not name is refused: 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -195,6 +197,8 @@ class Bundle:
             key = next(key for key in ours if ours[key] != theirs[key])
             said = f"{key} = {ours[key]}, {MANIFEST} says {theirs[key]}"
             raise BadInput(f"bundle '{self.path}': {GRAPH} says {said}: export it again")
+        if misfit := _misfit(self.manifest, graph):
+            raise BadInput(f"bundle '{self.path}': {MANIFEST} does not fit its graph: {misfit}: export it again")
         return graph
 
     def golden(self) -> Golden:
@@ -244,15 +248,34 @@ def add(bundle: Bundle, fill: Callable[[Path], Manifest]) -> Bundle:
     try:
         manifest = fill(folder)
         hashes = _hashes(folder)
-        for name in hashes:
-            target = inside(bundle.path, name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).replace(target)  # both lie in the same file system: whole or not at all
         files = bundle.manifest.files | hashes
-        _write_manifest(bundle.path / MANIFEST, manifest.model_copy(update={"files": files}))
+        with _undone_on_error(bundle.path, folder / "replaced", list(hashes)):
+            for name in hashes:
+                target = inside(bundle.path, name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).replace(target)  # both lie in the same file system: whole or not at all
+            _write_manifest(bundle.path / MANIFEST, manifest.model_copy(update={"files": files}))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return load(bundle.path)
+
+
+@contextlib.contextmanager
+def _undone_on_error(bundle: Path, aside: Path, names: list[str]) -> Iterator[None]:
+    """Keep the files that are about to be replaced, and put them back where the block fails."""
+    kept = [name for name in names if (bundle / name).exists()]
+    for name in kept:
+        (aside / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(bundle / name, aside / name)
+    try:
+        yield
+    except BaseException:
+        for name in names:
+            if name in kept:
+                (aside / name).replace(bundle / name)
+            else:
+                (bundle / name).unlink(missing_ok=True)
+        raise
 
 
 def write_golden(golden: Golden, path: Path) -> None:
@@ -308,6 +331,19 @@ def _read_manifest(path: Path) -> Manifest:
             f"'{file}' has schema version {found!r}, this version of stdl reads {SCHEMA_VERSION}: export it again"
         )
     return validate(Manifest, content, f"'{file}'")
+
+
+def _misfit(manifest: Manifest, graph: nir.NIRGraph) -> str | None:
+    """What the manifest says of inputs and outputs that the graph says otherwise; None where they agree."""
+    shapes = graphs.shapes(graph)
+    into, out = shapes[graphs.input_name(graph)], shapes[graphs.output_name(graph)]
+    if manifest.input.shape != into or manifest.output.shape != out:
+        return f"it says {manifest.input.shape} -> {manifest.output.shape}, the graph {into} -> {out}"
+    if manifest.classes is not None and len(manifest.classes) != math.prod(out):
+        return f"it names {len(manifest.classes)} classes for {math.prod(out)} outputs"
+    if manifest.data is not None and not len(manifest.data.mean) == len(manifest.data.std) == into[0]:
+        return f"it normalises {len(manifest.data.mean)} channels of {into[0]}"
+    return None
 
 
 def _refuse_unnamed(path: Path, manifest: Manifest) -> None:

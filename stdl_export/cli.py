@@ -114,6 +114,9 @@ def export(options: Options) -> None:
     opened = replace(opened, name=overrides.network or opened.name, classes=overrides.classes or opened.classes)
     graph = graphs.with_settings(opened.graph, _settings(graphs.settings(opened.graph), overrides, options))
     graphs.check(graph, f"'{options.source}' under these options")
+    outputs = math.prod(graphs.shapes(graph)[graphs.output_name(graph)])
+    if opened.classes is not None and len(opened.classes) != outputs:
+        raise BadInput(f"--set classes: {len(opened.classes)} names for {outputs} outputs: give one for each")
     job = Job(graph, MODES[options.mode], options.time_form, profile, options.precision)
     targets.check(job, names)
     if one_file is not None:

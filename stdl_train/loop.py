@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from stdl_export.common.errors import CheckFailed
+from stdl_export.common.files import atomic_file
 from stdl_models.network import SpikingNetwork, decode
 from stdl_train.augment import Augment
 from stdl_train.checkpoint import save_checkpoint
@@ -91,6 +92,7 @@ class Trainer:
             TextColumn("loss {task.fields[loss]:.3f}"), TimeRemainingColumn(),
         )  # fmt: skip
         with Progress(*columns, console=console, transient=True) as progress:
+            self._cut_metrics(done)
             total = self.options.epochs * self.steps
             task = progress.add_task(
                 "training", total=total, completed=done * self.steps, epoch=done + 1, loss=math.nan
@@ -145,6 +147,14 @@ class Trainer:
                 f"the loss became {loss.tolist()} in epoch {epoch}, batch {step + 1}: lower train.optimizer.lr; "
                 f"the state behind the last whole epoch, if there is one, is in '{self.folder / 'checkpoint'}'"
             )
+
+    def _cut_metrics(self, done: int) -> None:
+        """Drop lines of epochs that no checkpoint holds: they are trained again."""
+        path = self.folder / "metrics.jsonl"
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:done]
+            with atomic_file(path) as part:
+                part.write_text("".join(lines), encoding="utf-8")
 
     def _write(self, metrics: EpochMetrics) -> None:
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:

@@ -15,6 +15,7 @@ from functools import lru_cache
 import torch
 
 from stdl_export.common.errors import BadInput
+from stdl_models.nets.registry import build_network
 from stdl_models.network import NetworkSpec, SpikingNetwork
 from stdl_models.units import Shape, Unit, build_unit
 from stdl_train.auxiliary import build_head, copy_spec, largest_subset
@@ -64,7 +65,7 @@ def predict(
 ) -> StepBytes:
     """Bytes of one training step, counted in a dry run on the `meta` device: shapes only, nothing is allocated."""
     with torch.device("meta"):
-        network = SpikingNetwork(spec).train()
+        network = build_network(spec).train()
         trainer = build_method(method, network, parts, options)
         frame = torch.empty(batch, *spec.input.shape)
         labels = torch.empty(batch, dtype=torch.long)
@@ -77,7 +78,7 @@ class _Planner:
     def __init__(self, spec: NetworkSpec, request: PlanRequest) -> None:
         self.spec, self.request = spec, request
         with torch.device("meta"):
-            self.network = SpikingNetwork(spec).train()
+            self.network = build_network(spec).train()
         self.units = self.network.chain[:-1]
         self.cost = lru_cache(maxsize=None)(self._copy_cost)
         self.judge = lru_cache(maxsize=None)(self._judge)

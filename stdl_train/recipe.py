@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import Field
 
 from stdl_export.common.config import (
     Count,
+    Name,
     Natural,
     NaturalFloat,
     PositiveFloat,
@@ -30,6 +32,8 @@ from stdl_train.methods.registry import MethodName
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
+FLOAT32_MAX, FLOAT32_MIN = 3.4e38, 1.2e-38
+
 RECIPES = files("stdl_models") / "recipes"
 
 
@@ -44,6 +48,14 @@ class ModelTable(Table):
     T: Count = 4
     dt: PositiveFloat = DEFAULT_DT
     neuron: NeuronSpec = NeuronSpec()
+
+    def model_post_init(self, _context: object) -> None:
+        """Hidden layers spike, and their fields are float32 numbers."""
+        if self.neuron.kind == "LI":
+            raise ValueError("neuron.kind is LI, which does not spike: hidden layers take IF or LIF")
+        for name, value in self.neuron.values(self.dt).items():
+            if abs(value) > FLOAT32_MAX or (name in ("tau", "r") and abs(value) < FLOAT32_MIN):
+                raise ValueError(f"neuron field {name} = {value:g} does not fit float32: check dt, beta and gain")
 
 
 class DataTable(Table):
@@ -85,7 +97,7 @@ class ExpectTable(Table):
 class Recipe(Table):
     """One training run."""
 
-    name: str = ""
+    name: Name
     description: str = ""
     model: ModelTable
     data: DataTable
@@ -111,7 +123,7 @@ def read_recipe(source: str, settings: Iterable[str] = (), overrides: dict[str, 
     train = table.setdefault("train", {})
     if isinstance(train, dict):
         train.update({key: value for key, value in (overrides or {}).items() if value is not None})
-    table.setdefault("name", name)
+    table.setdefault("name", re.sub(r"[^\w.-]", "-", name, flags=re.ASCII))
     return validate(Recipe, table, f"recipe '{source}'")
 
 

@@ -56,6 +56,7 @@ def golden_flips(
     margins: Mapping[str, Array],
     flip_margin: float,
     sources: Mapping[str, Iterable[str]],
+    batch: int,
 ) -> GoldenFlips:
     """Compare the reference's spike counts [B, ...] with golden ones, where no layer can be run by itself.
 
@@ -66,10 +67,10 @@ def golden_flips(
     """
     layers: dict[str, Flips] = {}
     doubtful: dict[str, Flags] = {}  # node -> [B], samples in which its output, or something before it, may differ
-    differing, flipped = _no_sample(expected), _no_sample(expected)
+    differing, flipped = np.zeros(batch, dtype=np.bool_), np.zeros(batch, dtype=np.bool_)
     for node, count in expected.items():
         differs, tied = count != found[node], (margins[node] <= flip_margin).any(axis=0)
-        before = _before(node, doubtful, sources, len(count))
+        before = _before(node, doubtful, sources, batch)
         clear = ~before.reshape(-1, *[1] * (count.ndim - 1))
         layers[node] = Flips(flips=int((differs & ~tied & clear).sum()), ties=int((differs & tied & clear).sum()))
         doubtful[node] = before | _any_in_sample(differs | tied)
@@ -84,6 +85,7 @@ def differ_from_a_tie_on(
     margins: Mapping[str, Array],
     flip_margin: float,
     sources: Mapping[str, Iterable[str]],
+    batch: int,
 ) -> Flags:
     """Samples [B] whose spikes [T, B, ...] differ, each first difference being a tie; all that follows comes from it.
 
@@ -91,7 +93,6 @@ def differ_from_a_tie_on(
     that differs. sources: the spiking nodes before each node, which come first in `expected`.
     """
     upset: dict[str, Flags] = {}  # node -> [B], samples in which its output, or something before it, differs
-    batch = next(iter(expected.values())).shape[1] if expected else 0
     differing, flipped = np.zeros(batch, dtype=np.bool_), np.zeros(batch, dtype=np.bool_)
     for node, spikes in expected.items():
         differs = spikes != found[node]
@@ -123,10 +124,6 @@ def _before(node: str, flags: Mapping[str, Flags], sources: Mapping[str, Iterabl
     for source in sources[node]:
         before |= flags[source]
     return before
-
-
-def _no_sample(counts: Mapping[str, Integers]) -> Flags:
-    return np.zeros(len(next(iter(counts.values()), ())), dtype=np.bool_)
 
 
 def _any_in_sample(flags: Flags) -> Flags:

@@ -34,6 +34,8 @@ def load(source: str, manifest: Manifest, *, timesteps: int, path: str | None, l
     [N]. path: where a data set's files lie. BadInput where the samples do not fit the network.
     """
     images, labels = _read(source, limit) if source.endswith(".npz") else _registered(source, path, limit)
+    if images.dtype.kind not in "fiub" or not np.isfinite(images).all():
+        raise BadInput(f"data '{source}': images must be finite numbers, found {images.dtype} or values that are not")
     if images.shape[1:] != manifest.input.shape or not len(images):
         wanted = ", ".join(map(str, manifest.input.shape))
         raise BadInput(f"data '{source}' has samples {images.shape}, the network takes [N, {wanted}]")
@@ -48,6 +50,8 @@ def _read(source: str, limit: int | None) -> tuple[Any, Any]:
     arrays = read_arrays(Path(source))
     if missing := {"images", "labels"} - set(arrays):
         raise BadInput(f"'{source}' has no array '{min(missing)}': it needs images [N, ...] in [0, 1] and labels [N]")
+    if not arrays["images"].ndim or not arrays["labels"].ndim:
+        raise BadInput(f"'{source}': images and labels are one number each: it needs images [N, ...] and labels [N]")
     return arrays["images"][:limit], arrays["labels"][:limit]
 
 

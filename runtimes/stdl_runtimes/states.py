@@ -15,11 +15,11 @@ def initial(bundle: Bundle, batch: int) -> dict[str, Array]:
     """The states before the first step, [batch, ...], by the name of the step graph's input."""
     infos = bundle.manifest.states
     stored = read_arrays(bundle.file(FILE)) if infos else {}
-    try:
-        return {
-            info.input: np.broadcast_to(stored[info.input], (batch, *info.shape)).astype(np.float32, order="C")
-            for info in infos
-        }
-    except (KeyError, ValueError):
-        reason = f"{FILE} does not hold the states that the manifest names: export it again"
-        raise BadInput(f"bundle '{bundle.path}': {reason}") from None
+    for info in infos:
+        if info.input not in stored or stored[info.input].shape != info.shape:
+            reason = f"{FILE} does not hold the state '{info.input}' {info.shape} that the manifest names"
+            raise BadInput(f"bundle '{bundle.path}': {reason}: export it again")
+    return {
+        info.input: np.broadcast_to(stored[info.input], (batch, *info.shape)).astype(np.float32, order="C")
+        for info in infos
+    }

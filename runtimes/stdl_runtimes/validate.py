@@ -231,7 +231,8 @@ class Comparison:
     def _against_golden(self, row: Row, part: Part) -> None:
         """The reference itself: its spike counts and golden's."""
         counts = {node: spike_count(part.judged.spikes[node]) for node in self.neurons}
-        flips = golden_flips(counts, part.counts, part.judged.margins, self._margin, self._before)
+        batch = len(row.tied[-1])
+        flips = golden_flips(counts, part.counts, part.judged.margins, self._margin, self._before, batch)
         row.tied[-1] |= flips.tied
         for node, count in counts.items():
             difference = count_difference(part.counts[node], count)
@@ -244,7 +245,7 @@ class Comparison:
         whole = runtime.run_recorded(part.x, self.timesteps, guess=judged.spikes)
         row.readout.append(matching(judged.output, single.output))
         row.tied[-1] |= judge.tied[-1] | differ_from_a_tie_on(
-            judged.spikes, whole.spikes, judged.margins, self._margin, self._before
+            judged.spikes, whole.spikes, judged.margins, self._margin, self._before, batch=len(row.tied[-1])
         )
         row.twin_name = "probe graph"
         row.twin.append(matching(row.outputs[-1], whole.output))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 import click
@@ -20,6 +22,8 @@ def run(command: click.Command, args: Sequence[str] | None = None) -> int:
     STDL_DEBUG=1 in the environment lets the traceback through, for whoever works on this code.
     """
     _log_to_stderr()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as after Ctrl-C
     try:
         code = command.main(args=None if args is None else list(args), standalone_mode=False)
         return code if isinstance(code, int) else 0

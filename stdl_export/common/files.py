@@ -68,6 +68,8 @@ def sha256(path: Path) -> str:
 def inside(folder: Path, name: str) -> Path:
     """The path of `name` in `folder`; refuses absolute names, `..` and links that lead out of the folder."""
     pure = PurePosixPath(name)
+    if not name.isprintable():  # control characters, lone surrogates
+        raise BadInput(f"file name {name!a} in '{folder}' is not a plain name: it was refused")
     if not name or "\0" in name or "\\" in name or pure.is_absolute() or ".." in pure.parts:
         raise BadInput(f"file name '{name}' in '{folder}' leads out of the folder: it was refused")
     path = folder / pure

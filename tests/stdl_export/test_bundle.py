@@ -142,6 +142,9 @@ def test_names_that_lead_out_are_refused(folder: Path, name: str) -> None:
         (lambda m: m["input"].update(mode="often"), "'input.mode' = 'often'"),
         (lambda m: m["input"].update(shape=[0]), "'input.shape.0' = 0"),
         (lambda m: m.update(timesteps=5), "graph.nir says T = 4, manifest.json says 5"),
+        (lambda m: m.update(classes=["a"]), "it names 1 classes"),
+        (lambda m: m["output"].update(shape=[11]), "the graph"),
+        (lambda m: m["input"].update(shape=[2, 6, 7]), "the graph"),
         (lambda m: m["golden"].update(samples=4), "golden.npz has 3 samples, manifest.json says 4"),
         (lambda m: m["files"].pop("graph.nir"), "names no hash for 'graph.nir'"),
     ],
@@ -211,6 +214,25 @@ def test_a_failure_adds_nothing(folder: Path) -> None:
         bundles.add(opened, fill)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     assert [path.name for path in folder.parent.iterdir()] == ["small"]
+
+
+def test_a_failure_at_the_last_moment_puts_the_old_files_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = bundles.load(folder)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+
+    def fill(part: Path) -> bundles.Manifest:
+        (part / "model.onnx").write_text("another")
+        (part / "new.bin").write_text("new")
+        return opened.manifest
+
+    def full(path: Path, manifest: bundles.Manifest) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(bundles, "_write_manifest", full)
+    with pytest.raises(OSError, match="No space left"):
+        bundles.add(opened, fill)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert bundles.load(folder).manifest == opened.manifest
 
 
 def test_a_failure_creates_nothing(tmp_path: Path) -> None:

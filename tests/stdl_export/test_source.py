@@ -32,14 +32,14 @@ def test_hdf5_goes_by_content_too(tmp_path: Path) -> None:
 def test_a_bundle_brings_its_golden_samples(tmp_path: Path) -> None:
     job = targets.Job(conv_net(), ("step",), "auto", Profile(), "fp32")
     samples = golden.from_reference(conv_net(), frames(3, 2, 6, 6))
-    first = source.Source(conv_net(), "small", classes=("a", "b"), encoding="direct")
+    first = source.Source(conv_net(), "small", classes=tuple("abcde"), encoding="direct")
     targets.create(tmp_path / "b", first, job, ["nir"], samples, "trained")
     opened = source.read(tmp_path / "b")
     assert opened.bundle is not None
     assert opened.recorded is not None
     assert (opened.name, opened.classes, opened.encoding, opened.recorded.origin) == (
         "small",
-        ("a", "b"),
+        tuple("abcde"),
         "direct",
         "trained",
     )

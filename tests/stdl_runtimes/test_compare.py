@@ -50,7 +50,7 @@ def golden_case(first, second, near):
         margins[name][1, sample, 0] = NEAR
     expected = {name: np.full((3, 1), 2) for name in ("a", "b")}
     found = {name: 2 + np.array(more).reshape(3, 1) for name, more in (("a", first), ("b", second))}
-    return golden_flips(expected, found, margins, 1e-5, {"a": set(), "b": {"a"}})
+    return golden_flips(expected, found, margins, 1e-5, {"a": set(), "b": {"a"}}, batch=3)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_samples_whose_spikes_differ_from_a_tie_on(changed, near, tied):
         found[name][step, sample] = True
     for name, step, sample in near:
         margins[name][step, sample] = NEAR
-    assert differ_from_a_tie_on(expected, found, margins, 1e-5, {"a": set(), "b": {"a"}}).tolist() == tied
+    assert differ_from_a_tie_on(expected, found, margins, 1e-5, {"a": set(), "b": {"a"}}, batch=2).tolist() == tied
 
 
 def test_outputs_match_up_to_rounding_sample_by_sample():

@@ -122,7 +122,7 @@ def test_states_begin_as_the_bundle_says(tmp_path):
     np.savez(bundle.path / "states.npz", **{"state.li.v": initial["state.li.v"]})
     with (
         base.load(bundles.rehash(bundle, ["states.npz"]), "onnxruntime") as runtime,
-        pytest.raises(BadInput, match=r"states.npz does not hold the states"),
+        pytest.raises(BadInput, match=r"states.npz does not hold the state 'state"),
     ):
         runtime.session(2)
 

@@ -1,6 +1,7 @@
 """Parity must be able to fail: bundles whose parts do not belong together, one small error each."""
 
 import bundles
+import nir
 import numpy as np
 import pytest
 from chains import chain, lif, small_network
@@ -12,6 +13,8 @@ from stdl_runtimes import base, reference, validate
 from stdl_runtimes.validate import Comparison, entries_of, spiking_before
 
 pytest.importorskip("onnxruntime")
+
+LI = nir.LI(*(np.full(3, value, np.float32) for value in (2e-4, 2.0, 0.0)))
 
 
 def inputs(samples=24):
@@ -142,6 +145,16 @@ def test_ties_excuse_a_few_predictions_and_no_more(good):
         assert comparison._agreement_check(row).passed is passes
         row.tied = [np.zeros(golden.samples, bool)]
         assert not comparison._agreement_check(row).passed
+
+
+@pytest.mark.parametrize("readout", [{}, {"li": LI}], ids=["linear", "li"])
+def test_a_graph_that_never_spikes_is_judged_by_its_outputs(tmp_path, readout):
+    weight = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    graph = chain((4,), (3,), {"fc": nir.Affine(weight, np.zeros(3, np.float32)), **readout}, T=3, input="repeat")
+    bundle = bundles.make(tmp_path / "b", graph, np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32))
+    assert failed(bundle) == set()
+    wrong = bundles.changed(graph, "fc", "weight", lambda w: w * np.float32(1.1))
+    assert ("onnxruntime", "outputs") in failed(bundles.replace_onnx(bundle, wrong))
 
 
 def test_predictions_that_differ_are_counted(good):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from stdl_export.common.config import Table, validate
-from stdl_export.common.errors import BadInput
+from stdl_export.common.errors import BadInput, one_line
 from stdl_export.common.names import unknown
 from stdl_models.nets.mlp import MlpOptions, mlp
 from stdl_models.nets.sew_resnet import SewResnetOptions, sew_resnet18, sew_resnet34
@@ -56,5 +56,6 @@ def build_network(spec: NetworkSpec) -> SpikingNetwork:
     """A network with freshly drawn weights; BadInput where its units do not fit its input's shape."""
     try:
         return SpikingNetwork(spec)
-    except ValueError as error:
-        raise BadInput(f"network '{spec.name}' on input {spec.input.shape}: {error}") from None
+    except (ValueError, RuntimeError) as error:  # RuntimeError: more weights than memory
+        reason = one_line(str(error))[:200]
+        raise BadInput(f"network '{spec.name}' on input {spec.input.shape}: {reason}: change model.options") from None
