@@ -136,6 +136,7 @@ def train(
     done = load_checkpoint(method, _checkpoint(folder)) if resume and _checkpoint(folder).exists() else 0
     height, width = spec.input.shape[1:]
     augment = make_augment((height, width), recipe.data.shift, recipe.data.flip)
+    log.info("device: %s", device)
     Trainer(method, train_data, test_data, augment, recipe.train, folder).run(console, done)
     return _finish(recipe, method, train_data, test_data, folder)
 
@@ -201,7 +202,6 @@ def _device(name: str) -> torch.device:
         raise Unavailable("--device cuda: PyTorch finds no CUDA device here: use --device cpu, or install a CUDA build")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-        log.info("device: %s", name)
     return torch.device(name)
 
 

@@ -27,12 +27,6 @@ class Samples:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def normalised(self) -> npt.NDArray[np.float32]:
-        """What the network takes, [N, C, H, W] float32. Direct encoding: this frame in every time step."""
-        mean, std = (np.asarray(v, dtype=np.float32).reshape(-1, 1, 1) for v in (self.mean, self.std))
-        normalised: npt.NDArray[np.float32] = (self.images - mean) / std
-        return normalised
-
 
 class Dataset(Protocol):
     """The function behind an entry point."""

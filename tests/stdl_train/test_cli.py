@@ -29,7 +29,7 @@ def fails(capsys, *args) -> str:
     """Run a command that must exit with 2 and one line on stderr; returns the line."""
     capsys.readouterr()
     assert run(cli.main, [str(arg) for arg in args]) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("device:")]
+    lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1, lines
     assert lines[0].startswith("error: ")
     return lines[0]
