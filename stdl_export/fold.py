@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stdl_models.network import SpikingNetwork
-from stdl_models.units import SpikingLayer
+from stdl_models.units import Synapse
 
 
 def fold(network: SpikingNetwork) -> SpikingNetwork:
@@ -21,7 +21,7 @@ def fold(network: SpikingNetwork) -> SpikingNetwork:
     folded = SpikingNetwork(spec).eval()
     state = {name: value for name, value in network.state_dict().items() if ".norm." not in name}
     for name, layer in network.named_modules():
-        if isinstance(layer, SpikingLayer) and isinstance(layer.norm, nn.modules.batchnorm._BatchNorm):
+        if isinstance(layer, Synapse) and isinstance(layer.norm, nn.modules.batchnorm._BatchNorm):
             state[f"{name}.synapse.weight"], state[f"{name}.synapse.bias"] = fold_layer(layer.synapse, layer.norm)
     folded.load_state_dict(state)
     return folded

@@ -19,17 +19,23 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from stdl_export.common.errors import BadInput
 from stdl_export.fold import fold
+from stdl_models.nets.user import refusal
 from stdl_models.network import SpikingNetwork
 from stdl_models.neurons import Neuron
 from stdl_models.units import (
+    BottleneckUnit,
     ConvUnit,
     LinearUnit,
+    ModuleUnit,
     PoolUnit,
     Readout,
     ResidualUnit,
     Shape,
     SpikingLayer,
+    SpikingResidualUnit,
+    Synapse,
     Unit,
     neuron_node,
     spiking_neurons,
@@ -109,12 +115,8 @@ def _conv(builder: _Builder, unit: ConvUnit, value: Sources) -> Sources:
 
 
 def _linear(builder: _Builder, unit: LinearUnit, value: Sources) -> Sources:
-    if unit.spec.pool > 1:
-        value = builder.add(f"{unit.name}.pool", _average(unit.spec.pool, unit.spec.pool, 0), value)
-        shape: Shape = (unit.in_shape[0], unit.in_shape[1] // unit.spec.pool, unit.in_shape[2] // unit.spec.pool)
-    else:
-        shape = unit.in_shape
-    return _layer(builder, unit.layer, shape, _flat(builder, unit.name, shape, value))
+    value = _pooled(builder, unit.name, unit.pool, value)
+    return _layer(builder, unit.layer, unit.pooled, _flat(builder, unit.name, unit.pooled, value))
 
 
 def _residual(builder: _Builder, unit: ResidualUnit, value: Sources) -> Sources:
@@ -124,16 +126,34 @@ def _residual(builder: _Builder, unit: ResidualUnit, value: Sources) -> Sources:
     return inner + (value if unit.shortcut is None else _layer(builder, unit.shortcut, unit.in_shape, value))
 
 
+def _bottleneck(builder: _Builder, unit: BottleneckUnit, value: Sources) -> Sources:
+    """As _residual."""
+    inner, shape = value, unit.in_shape
+    for layer in (unit.a, unit.b, unit.c):
+        inner, shape = _layer(builder, layer, shape, inner), layer.neuron.shape
+    return inner + (value if unit.shortcut is None else _layer(builder, unit.shortcut, unit.in_shape, value))
+
+
+def _spiking_residual(builder: _Builder, unit: SpikingResidualUnit, value: Sources) -> Sources:
+    """The last neuron has an edge from each summand of its current."""
+    inner = _layer(builder, unit.a, unit.in_shape, value)
+    currents = _current(builder, unit.b, unit.out_shape, inner)
+    currents += value if unit.shortcut is None else _current(builder, unit.shortcut, unit.in_shape, value)
+    return builder.add(neuron_node(unit.b.name, unit.b.neuron), _neuron(unit.b.neuron), currents)
+
+
 def _pool(builder: _Builder, unit: PoolUnit, value: Sources) -> Sources:
-    return builder.add(unit.name, _average(unit.spec.kernel, unit.stride, unit.spec.padding), value)
+    kernel, stride = unit.spec.kernel, unit.stride
+    return builder.add(unit.name, _average((kernel, kernel), (stride, stride), unit.spec.padding), value)
+
+
+def _module(_builder: _Builder, unit: ModuleUnit, _value: Sources) -> Sources:
+    raise BadInput(f"unit '{unit.name}': {refusal(unit.spec)}")
 
 
 def _readout(builder: _Builder, unit: Readout, value: Sources) -> Sources:
-    shape = unit.in_shape
-    if unit.pools:
-        pool = nir.AvgPool2d(kernel_size=np.array(shape[1:]), stride=np.array(shape[1:]), padding=np.array((0, 0)))
-        value, shape = builder.add(f"{unit.name}.pool", pool, value), (shape[0], 1, 1)
-    value = _flat(builder, unit.name, shape, value)
+    value = _pooled(builder, unit.name, unit.pool, value)
+    value = _flat(builder, unit.name, unit.pooled, value)
     value = builder.add(unit.name, _affine(unit.linear), value)
     if unit.neuron is None:
         return value
@@ -144,18 +164,26 @@ ROWS: dict[type[Unit], Callable[[_Builder, Any, Sources], Sources]] = {
     ConvUnit: _conv,
     LinearUnit: _linear,
     ResidualUnit: _residual,
+    BottleneckUnit: _bottleneck,
+    SpikingResidualUnit: _spiking_residual,
     PoolUnit: _pool,
+    ModuleUnit: _module,
     Readout: _readout,
 }
 """Unit -> how NIR says it. The rows of stdl_models.units.UNITS, one each."""
 
 
 def _layer(builder: _Builder, layer: SpikingLayer, in_shape: Shape, value: Sources) -> Sources:
+    value = _current(builder, layer, in_shape, value)
+    return builder.add(neuron_node(layer.name, layer.neuron), _neuron(layer.neuron), value)
+
+
+def _current(builder: _Builder, layer: Synapse, in_shape: Shape, value: Sources) -> Sources:
+    """A layer without its neuron."""
     assert layer.norm is None, f"layer '{layer.name}' still has its batch normalisation: fold the network first"
     synapse = layer.synapse
     node = _affine(synapse) if isinstance(synapse, nn.Linear) else _conv2d(synapse, in_shape)  # type: ignore[arg-type]
-    value = builder.add(layer.name, node, value)
-    return builder.add(neuron_node(layer.name, layer.neuron), _neuron(layer.neuron), value)
+    return builder.add(layer.name, node, value)
 
 
 def _conv2d(conv: nn.Conv2d, in_shape: Shape) -> nir.Conv2d:
@@ -178,8 +206,13 @@ def _bias(module: nn.Linear | nn.Conv2d) -> npt.NDArray[np.float32]:
     return np.zeros(module.weight.shape[0], np.float32) if module.bias is None else _array(module.bias)
 
 
-def _average(kernel: int, stride: int, padding: int) -> nir.AvgPool2d:
-    return nir.AvgPool2d(np.array((kernel, kernel)), np.array((stride, stride)), np.array((padding, padding)))
+def _average(kernel: tuple[int, int], stride: tuple[int, int], padding: int) -> nir.AvgPool2d:
+    return nir.AvgPool2d(np.array(kernel), np.array(stride), np.array((padding, padding)))
+
+
+def _pooled(builder: _Builder, layer: str, size: tuple[int, int] | None, value: Sources) -> Sources:
+    """An average pool in front of a linear map; size None: there is none."""
+    return value if size is None else builder.add(f"{layer}.pool", _average(size, size, 0), value)
 
 
 def _flat(builder: _Builder, layer: str, shape: Shape, value: Sources) -> Sources:
@@ -190,11 +223,12 @@ def _flat(builder: _Builder, layer: str, shape: Shape, value: Sources) -> Source
     return builder.add(f"{layer}.flatten", flatten, value)
 
 
-NEURONS: dict[str, type] = {"IF": nir.IF, "LIF": nir.LIF, "LI": nir.LI}
+NEURONS: dict[str, type] = {"IF": nir.IF, "LIF": nir.LIF, "PLIF": nir.LIF, "LI": nir.LI}
+"""Kind -> primitive. A PLIF is a LIF whose time constant was trained."""
 
 
 def _neuron(neuron: Neuron) -> Any:
-    """The NIR primitive of the same name, with every field at the layer's full shape, float32."""
+    """The primitive of NEURONS, with every field at the layer's full shape, float32."""
     fields = {name: np.broadcast_to(_array(value), neuron.shape).copy() for name, value in neuron.fields.items()}
     if neuron.spiking and neuron.spec.reset == "subtract":
         fields["v_reset"] = np.zeros(neuron.shape, np.float32)  # not used by this reset; NIR wants it all the same

@@ -20,15 +20,20 @@ from typing import NamedTuple
 
 from stdl_models.network import SpikingNetwork
 from stdl_models.units import (
+    BottleneckSpec,
     ConvSpec,
     LinearSpec,
     ReadoutSpec,
     ResidualSpec,
     Shape,
     Spec,
+    SpikingResidualSpec,
     Unit,
     build_unit,
 )
+
+MAPS = (ConvSpec, ResidualSpec, BottleneckSpec, SpikingResidualSpec)
+"""Specs with `channels` and `stride`."""
 
 Cost = Callable[[int, int], float]
 """cost(i, j): bytes that a copy of unit j takes behind unit i, or behind a copy of it.
@@ -89,18 +94,38 @@ def _pareto(chains: object) -> list[Chain]:
     return kept
 
 
-def copy_spec(network: SpikingNetwork, before: int, chosen: int, shape: Shape) -> Spec:
+def uniform_subset(start: int, candidates: Sequence[int], end: int, count: int) -> tuple[int, ...]:
+    """At most `count` candidates, evenly spaced from behind `start` to the last one (AugLocal's rule).
+
+    The i-th of d stands next to start + (end - 1 - start) / d * i. Fewer where two would be the same unit.
+    """
+    wanted = [start + (end - 1 - start) / count * i for i in range(1, count + 1)]
+    return tuple(sorted({min(candidates, key=lambda j, w=w: (abs(j - w), j)) for w in wanted})) if candidates else ()  # type: ignore[misc]
+
+
+def copy_spec(network: SpikingNetwork, before: int, chosen: int, shape: Shape, width: float = 1.0) -> Spec:
     """The spec of a copy of unit `chosen` behind unit `before`, or behind its copy, with its stride or pool adapted.
 
-    shape: what stands in front of the copy puts out.
+    shape: what stands in front of the copy puts out. width: factor on its channels or features.
     """
     unit = network.chain[chosen]
     name = f"aux.{unit.name}"
     if isinstance(unit.spec, LinearSpec):
-        pool = min((_ratio(network, before, _map_in_front(network, chosen)), *shape[1:]))
-        return unit.spec.model_copy(update={"name": name, "pool": pool})
-    assert isinstance(unit.spec, ConvSpec | ResidualSpec), "only units with neurons are copied"
-    return unit.spec.model_copy(update={"name": name, "stride": _ratio(network, before, unit.out_shape)})
+        pool: int | str = unit.spec.pool
+        if pool != "global":
+            pool = min((_ratio(network, before, _map_in_front(network, chosen)), *shape[1:]))
+        features = scaled(unit.spec.features, width)
+        return unit.spec.model_copy(update={"name": name, "pool": pool, "features": features})
+    spec = unit.spec
+    assert isinstance(spec, MAPS), "only units with neurons are copied"
+    channels = scaled(spec.channels, width, getattr(spec, "groups", 1))
+    stride = _ratio(network, before, unit.out_shape)
+    return spec.model_copy(update={"name": name, "stride": stride, "channels": channels})
+
+
+def scaled(size: int, width: float, groups: int = 1) -> int:
+    """A number of channels times `width`, at least one for each group and a multiple of the groups."""
+    return max(1, round(size * width / groups)) * groups
 
 
 def _ratio(network: SpikingNetwork, before: int, chosen: Shape | None) -> int:
@@ -117,12 +142,12 @@ def _map_in_front(network: SpikingNetwork, index: int) -> Shape | None:
     return shapes[-1] if shapes else None
 
 
-def build_head(network: SpikingNetwork, last: int, copies: Sequence[int], in_shape: Shape | None = None) -> list[Unit]:
+def build_head(network: SpikingNetwork, last: int, copies: Sequence[int], width: float = 1.0) -> list[Unit]:
     """The auxiliary network behind unit `last`: copies with newly drawn weights, global average pool, classifier."""
-    shape, before, dt = in_shape or network.chain[last].out_shape, last, network.spec.dt
+    shape, before, dt = network.chain[last].out_shape, last, network.spec.dt
     head: list[Unit] = []
     for index in copies:
-        head.append(build_unit(copy_spec(network, before, index, shape), shape, dt))
+        head.append(build_unit(copy_spec(network, before, index, shape, width), shape, dt))
         shape, before = head[-1].out_shape, index
     classifier = ReadoutSpec(name="aux.readout", classes=network.spec.readout.classes, pool="global")
     return [*head, build_unit(classifier, shape, dt)]

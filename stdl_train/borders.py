@@ -32,6 +32,10 @@ class PackedSpikes:
             values |= ((plane >> shifts) & 1) << weight
         return values.view(-1)[: self.shape.numel()].view(self.shape).to(self.dtype)
 
+    def to(self, device: torch.device) -> PackedSpikes:
+        """The same on another device."""
+        return PackedSpikes(self.planes.to(device), self.shape, self.dtype)
+
 
 def bits_for(most: int) -> int:
     """Bits that hold the whole numbers 0 to `most`."""

@@ -1,37 +1,110 @@
-"""What a run needs to go on: every part's weights, the optimizers' state, and how far it came.
+"""What a run needs to go on: every part's weights, the optimizers' state, averages, random state, and how far it came.
 
-Safetensors, never pickled.
+Safetensors, never pickled. The checkpoint before the last one is kept as `previous.safetensors`: where the last is
+damaged, it is the one to go on from.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from stdl_export.common.errors import BadInput
+from stdl_export.common.errors import BadInput, CheckFailed
 from stdl_export.common.files import atomic_file
 from stdl_models.network import tensors_sha256
 from stdl_train.methods.base import Method
 
-FORMAT = "stdl-checkpoint/1"
-EPOCH = "epoch"
+log = logging.getLogger("stdl")
+
+FORMAT = "stdl-checkpoint/2"
+LAST, PREVIOUS, BEST, DAMAGED = (f"{name}.safetensors" for name in ("last", "previous", "best", "damaged"))
 
 
-def save_checkpoint(method: Method, epoch: int, path: Path) -> None:
-    """Write the state after `epoch` whole epochs; the file before it stays until this one is complete."""
+@dataclass(frozen=True)
+class Progress:
+    """How far a run came: `epoch` whole epochs, and `batch` batches of the next one.
+
+    seconds: of the epoch that is under way. best: test accuracy of `best_epoch`, the epoch with the best
+    one. reference, stale: the accuracy that early stopping compares with, and epochs since it was beaten. history: one
+    line of metrics.jsonl for each whole epoch.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    seconds: float = 0.0
+    best: float = -1.0
+    best_epoch: int = 0
+    reference: float = -1.0
+    stale: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def save_checkpoint(method: Method, extra: dict[str, Tensor], progress: Progress, path: Path) -> None:
+    """Write the state; the file before it becomes previous.safetensors once this one is complete.
+
+    extra: tensors beside the method's (averages, random state, sums). CheckFailed where a weight is not finite.
+    """
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in _tensors(method).items()}
-    tensors[EPOCH] = torch.tensor(epoch)
-    header = {"format": FORMAT, "tensors_sha256": tensors_sha256(tensors)}
-    with atomic_file(path) as part:
-        safetensors.torch.save_file(tensors, part, metadata=header)
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise CheckFailed(
+                f"'{name}' is not finite any more: lower train.optimizer.lr; no checkpoint was written, {whole(path)}"
+            )
+    tensors |= {f"extra.{name}": value.detach().cpu().contiguous().clone() for name, value in extra.items()}
+    text = json.dumps(asdict(progress))
+    header = {
+        "format": FORMAT,
+        "tensors_sha256": tensors_sha256(tensors),
+        "progress": text,
+        "progress_sha256": _sha(text),
+    }
+    try:
+        with atomic_file(path, keep=path.with_name(PREVIOUS) if path.name == LAST else None) as part:
+            safetensors.torch.save_file(tensors, part, metadata=header)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckFailed(
+            f"checkpoint '{path}' could not be written ({error}): make room and use --resume; {whole(path)}"
+        ) from None
 
 
-def load_checkpoint(method: Method, path: Path) -> int:
-    """Restore `method` in place; returns how many epochs are done.
+def whole(path: Path) -> str:
+    """Which checkpoint stands, for people."""
+    found = path.with_name(LAST)
+    return f"'{found}' is still whole" if found.exists() else "there is no checkpoint before it"
+
+
+def load_last(method: Method, folder: Path) -> tuple[Progress, dict[str, Tensor]]:
+    """Restore `method` from the last checkpoint, or from the one before it where the last is damaged.
+
+    A damaged last one is moved aside. From the start where a run was stopped before its first checkpoint.
+    """
+    last, previous = folder / LAST, folder / PREVIOUS
+    if not last.exists() and not previous.exists():
+        return Progress(), {}
+    try:
+        return load_checkpoint(method, last)
+    except BadInput as error:
+        if not previous.exists():
+            raise
+        loaded = load_checkpoint(method, previous)
+        if last.exists():
+            last.replace(folder / DAMAGED)
+            log.warning("%s; it is now '%s'", str(error).split(": start")[0], folder / DAMAGED)
+        log.warning("going on from '%s', behind epoch %d, batch %d", previous, loaded[0].epoch, loaded[0].batch)
+        return loaded
+
+
+def load_checkpoint(method: Method, path: Path) -> tuple[Progress, dict[str, Tensor]]:
+    """Restore `method` in place; returns how far the run came and the tensors beside the method's.
 
     BadInput where the file does not fit or is damaged.
     """
@@ -43,11 +116,17 @@ def load_checkpoint(method: Method, path: Path) -> int:
         raise BadInput(f"--resume: there is no checkpoint '{path}': start without --resume") from None
     except safetensors.SafetensorError as error:
         raise BadInput(f"checkpoint '{path}' is damaged ({error}): start again in another --out") from None
-    if header.get("format") != FORMAT or header.get("tensors_sha256") != tensors_sha256(tensors):
+    text = header.get("progress", "")
+    hashes = header.get("tensors_sha256"), header.get("progress_sha256")
+    if header.get("format") != FORMAT or hashes != (tensors_sha256(tensors), _sha(text)):
         raise BadInput(f"checkpoint '{path}' was edited or is not one of ours: start again in another --out")
-    epoch = int(tensors.pop(EPOCH))
+    extra = {name.removeprefix("extra."): tensors.pop(name) for name in list(tensors) if name.startswith("extra.")}
     _restore(method, tensors, path)
-    return epoch
+    return Progress(**json.loads(text)), extra
+
+
+def _sha(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _tensors(method: Method) -> dict[str, Tensor]:

@@ -14,20 +14,24 @@ from rich.console import Console
 from rich.table import Table
 
 from stdl_export.common.console import run
-from stdl_export.common.errors import BadInput, CheckFailed, Unavailable
-from stdl_export.common.files import require_empty
+from stdl_export.common.errors import BadInput, CheckFailed, Unavailable, join_reasons
+from stdl_export.common.files import remove_parts, require_empty
 from stdl_models.nets.registry import build_network, network_spec
-from stdl_models.network import InputSpec, NetworkSpec
+from stdl_models.nets.user import unexportable
+from stdl_models.network import InputSpec, NetworkSpec, SpikingNetwork
 from stdl_train.augment import make_augment
-from stdl_train.checkpoint import load_checkpoint
 from stdl_train.data.samples import Samples, Split, load
+from stdl_train.distributed import World, check_batch, join_batchnorms, joined
+from stdl_train.html_report import write_report
 from stdl_train.loop import Data, Trainer, evaluate
-from stdl_train.memory import parse_bytes
+from stdl_train.memory import StepBytes, count_step, parse_bytes
 from stdl_train.merge import GOLDEN_SAMPLES, merge, reestimate_batchnorm, write_golden
 from stdl_train.methods.base import Method
 from stdl_train.methods.registry import METHODS, build_method
-from stdl_train.plan import Plan, PlanRequest, make_plan, predict
-from stdl_train.recipe import Recipe, read_recipe, recipe_names, require_same, write_recipe
+from stdl_train.methods.stdl import Stdl
+from stdl_train.placement import Pipeline, Stage, parse_placement
+from stdl_train.plan import Plan, PlanRequest, costs, make_plan
+from stdl_train.recipe import Recipe, TrainTable, read_recipe, recipe_names, require_same, write_recipe
 from stdl_train.report import plan_table
 
 log = logging.getLogger("stdl")
@@ -43,7 +47,8 @@ Examples:
   stdl-train cifar10-vgg11 --set data.path=FOLDER        Parquet files in a local folder
   stdl-train digits-vgg5 --memory-budget 8MiB --plan     what would be trained, and its bytes
   stdl-train digits-vgg5 --method bptt --out runs/bptt   the same network by BPTT
-  stdl-train digits-vgg5 --resume                        go on behind the last whole epoch
+  torchrun --nproc-per-node 2 -m stdl_train digits-vgg5  two processes, docs/distributed.md
+  stdl-train digits-vgg5 --resume                        go on behind the last checkpoint
 """
 
 
@@ -54,13 +59,16 @@ Examples:
 @click.option("--memory-budget", metavar="SIZE", help="Bytes of a whole training step, such as 4GiB.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
 @click.option("--plan", "only_plan", is_flag=True, help="Print the plan with its predicted bytes, and stop.")
-@click.option("--resume", is_flag=True, help="Go on in --out behind the last whole epoch.")
+@click.option("--resume", is_flag=True, help="Go on in --out behind the last checkpoint.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Default: what the recipe says, else auto.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Seed of weights, order and augmentation.")
+@click.option("--placement", metavar="DEVICES", help="Devices of the subnetworks, such as cuda:0,cuda:1.")
+@click.option("--allow-unexportable", is_flag=True, help="Train a network even if it can not be exported.")
 @click.option("--list", "list_recipes", is_flag=True, help="List the recipes that come with the package.")
 def main(
     recipe: str | None, out: Path | None, method: str | None, memory_budget: str | None, settings: tuple[str, ...],
-    only_plan: bool, resume: bool, device: str | None, seed: int | None, list_recipes: bool,
+    only_plan: bool, resume: bool, device: str | None, seed: int | None, placement: str | None,
+    allow_unexportable: bool, list_recipes: bool,
 ) -> None:  # fmt: skip
     """Train a spiking network with a memory that does not grow with the number of time steps.
 
@@ -75,21 +83,40 @@ def main(
     resolved = read_recipe(recipe, settings, overrides)
     changed = bool(settings or method or memory_budget)
     folder = out or Path("runs") / resolved.name
+    on = _device(resolved.train.device)
+    with joined(on.type) as world:
+        _train_together(resolved, folder, world, placement, only_plan, resume, allow_unexportable, changed, console)
+
+
+def _train_together(
+    resolved: Recipe, folder: Path, world: World, placement: str | None, only_plan: bool, resume: bool,
+    allow_unexportable: bool, changed: bool, console: Console,
+) -> None:  # fmt: skip
+    """What each process does: check, plan, train; the first one writes and speaks."""
+    on = _device(resolved.train.device)
+    check_world(resolved.train, world, placement)
     if not only_plan:
         _require_usable(folder, resolved, resume)
-    on = _device(resolved.train.device)
     train_set = _load(resolved, "train")
     spec = make_spec(resolved, train_set)
-    plan = make_plan(spec, make_request(resolved))
+    if not allow_unexportable and (reasons := unexportable(spec)):
+        raise BadInput(
+            f"this network could not be exported: {join_reasons(reasons)}: --allow-unexportable trains it anyway"
+        )
+    plan = make_plan(spec, make_request(resolved, world))
+    stages = None if placement is None else parse_placement(placement, len(plan.layout.parts))
+    on = stages[0].device if stages else on
     if only_plan:
-        bptt = predict(spec, "bptt", (), resolved.train.batch_size, resolved.train.optimizer)
-        return console.print(plan_table(spec, plan, bptt))
+        return console.print(plan_table(spec, plan, costs(spec, plan)))
     data = Data.of(train_set, on), Data.of(_load(resolved, "test"), on)
-    if not resume:  # all that can be wrong with the input has been looked at: the folder begins here
+    world.wait()  # every process has looked at the folder
+    if not resume and world.first:  # all that can be wrong with the input has been looked at: the folder begins here
         folder.mkdir(parents=True, exist_ok=True)
         write_recipe(resolved, folder / RECIPE)
     with _arithmetic():
-        accuracy = train(resolved, spec, plan, data, folder, resume, console)
+        accuracy = train(resolved, spec, plan, data, folder, resume, console, world, stages)
+    if accuracy is None:
+        return
     click.echo(f"run folder: {folder}   next: stdl-export {folder} --target nir,onnx --out BUNDLE")
     _check_band(resolved, accuracy, changed)
 
@@ -107,42 +134,93 @@ def make_spec(recipe: Recipe, samples: Samples) -> NetworkSpec:
     return network_spec(model.network, source, samples.classes, model.T, model.neuron, model.options, model.dt)
 
 
-def make_request(recipe: Recipe) -> PlanRequest:
-    """What the recipe asks of the planner."""
+def make_request(recipe: Recipe, world: World) -> PlanRequest:
+    """What the recipe asks of the planner, for one process's share of a batch."""
     options = recipe.train
     return PlanRequest(
         method=options.method,
-        batch=options.batch_size,
+        batch=options.batch_size // world.size,
+        options=options,
         subnetworks=options.subnetworks,
-        optimizer=options.optimizer,
         budget=None if options.memory_budget is None else parse_bytes(options.memory_budget),
         most_copies=options.most_copies,
+        width=options.width,
+        time_chunk=options.time_chunk,
+        micro_batches=options.micro_batches,
     )
 
 
 def train(
-    recipe: Recipe, spec: NetworkSpec, plan: Plan, data: tuple[Data, Data], folder: Path, resume: bool, console: Console
-) -> float:
+    recipe: Recipe, spec: NetworkSpec, plan: Plan, data: tuple[Data, Data], folder: Path, resume: bool,
+    console: Console, world: World, stages: list[Stage] | None,
+) -> float | None:  # fmt: skip
     """Train, merge, write the network and golden samples; returns the merged network's test accuracy.
+
+    Of several processes, the first merges and writes; None in the others.
 
     data: training and test samples; the device is theirs.
     """
     train_data, test_data = data
     device = train_data.mean.device
     torch.manual_seed(recipe.train.seed)
-    method = build_method(plan.request.method, build_network(spec), plan.parts, recipe.train.optimizer)
+    method = build_method(plan.request.method, build_network(spec), plan.layout, recipe.train)
     for part in method.parts:
+        if recipe.train.sync_batchnorm and world.size > 1:
+            join_batchnorms(part)
         part.to(device)
-    done = load_checkpoint(method, _checkpoint(folder)) if resume and _checkpoint(folder).exists() else 0
+    pipeline = Pipeline(method, stages) if stages and isinstance(method, Stdl) else None
     height, width = spec.input.shape[1:]
     augment = make_augment((height, width), recipe.data.shift, recipe.data.flip)
+    trainer = Trainer(method, train_data, test_data, augment, recipe.train, folder, world, pipeline)
+    if resume:
+        trainer.resume()
     log.info("device: %s", device)
-    Trainer(method, train_data, test_data, augment, recipe.train, folder).run(console, done)
-    return _finish(recipe, method, train_data, test_data, folder)
+    trainer.run(console)
+    trainer.settle()
+    if not world.first:
+        return None
+    network, accuracy = _finish(recipe, method, train_data, test_data, folder)
+    measured = _measure(recipe, spec, plan, train_data)
+    history = trainer.progress.history
+    write_report(recipe, spec, plan, history, accuracy, measured, device, folder / "report.html")
+    network.save(folder / "network.safetensors")  # last: a run folder that holds it is complete
+    return accuracy
 
 
-def _finish(recipe: Recipe, method: Method, train_data: Data, test_data: Data, folder: Path) -> float:
-    """Merge with proof, estimate batch normalisation again, measure, write."""
+def check_world(options: TrainTable, world: World, placement: str | None) -> None:
+    """What several processes or several devices can not do is said before anything begins."""
+    if world.size > 1:
+        check_batch(options.batch_size, world)
+    if placement is None:
+        return
+    if world.size > 1:
+        raise BadInput("--placement puts subnetworks of one process on several devices: run it without torchrun")
+    if not METHODS[options.method].splits or options.order == "time":
+        raise BadInput(
+            f"--placement needs subnetworks that work one after the other: method {options.method} in "
+            f"{options.order}-major order has none; use --method stdl"
+        )
+    for key, value in {"ema_decay": options.ema_decay, "checkpoint_every": options.checkpoint_every}.items():
+        if value is not None:
+            raise BadInput(f"--placement has several batches on their way, so train.{key} can not be had: leave it out")
+
+
+def _measure(recipe: Recipe, spec: NetworkSpec, plan: Plan, train_data: Data) -> StepBytes | None:
+    """Bytes of a real training step, counted on a fresh network; none where it is compiled: only its rims are seen."""
+    if recipe.train.compile or (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return None  # other processes are through
+    device = train_data.mean.device
+    method = build_method(plan.request.method, build_network(spec), plan.layout, recipe.train)
+    for part in method.parts:
+        part.to(device).train()
+    frames, labels = next(train_data.batches(recipe.train.batch_size))
+    return count_step(method, frames, labels)
+
+
+def _finish(
+    recipe: Recipe, method: Method, train_data: Data, test_data: Data, folder: Path
+) -> tuple[SpikingNetwork, float]:
+    """Merge with proof, estimate batch normalisation again, measure, write golden samples."""
     frames, _ = next(test_data.batches(recipe.train.batch_size))
     network = merge(method, frames)
     click.echo(f"merged: logits and spikes of {len(frames)} test samples equal the chained subnetworks' bit for bit")
@@ -153,9 +231,8 @@ def _finish(recipe: Recipe, method: Method, train_data: Data, test_data: Data, f
     accuracy = evaluate(network, test_data, recipe.train.batch_size)
     ((frames, labels),) = test_data.batches(GOLDEN_SAMPLES, limit=GOLDEN_SAMPLES)
     write_golden(network, frames, labels, folder / "golden.npz")
-    network.cpu().save(folder / "network.safetensors")
     click.echo(f"test accuracy of the merged network: {accuracy:.2%} ({len(test_data.labels)} samples)")
-    return accuracy
+    return network.cpu(), accuracy
 
 
 def _load(recipe: Recipe, split: Split) -> Samples:
@@ -171,12 +248,15 @@ def _load(recipe: Recipe, split: Split) -> Samples:
 def _require_usable(folder: Path, recipe: Recipe, resume: bool) -> None:
     """An absent or empty folder, or, to resume, one that was begun with the same recipe."""
     stored = folder / RECIPE
+    if folder.is_dir() and not folder.is_symlink():
+        remove_parts(folder)  # a killed process could not clean up
     if resume:
         if not stored.is_file():
             raise BadInput(f"--resume: '{folder}' holds no run: check --out, or start without --resume")
         if (folder / "network.safetensors").exists():
             raise BadInput(f"--resume: the run in '{folder}' is complete: export it, or train into another --out")
-        return require_same(recipe, stored)
+        require_same(recipe, stored)
+        return remove_parts(folder / "checkpoint")
     require_empty(folder)
 
 
@@ -191,10 +271,6 @@ def _arithmetic() -> Iterator[None]:
     finally:
         torch.backends.cudnn.allow_tf32 = tf32
         torch.set_flush_denormal(False)
-
-
-def _checkpoint(folder: Path) -> Path:
-    return folder / "checkpoint" / "last.safetensors"
 
 
 def _device(name: str) -> torch.device:

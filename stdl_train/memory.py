@@ -10,18 +10,20 @@ from __future__ import annotations
 import math
 import re
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
+from torch.utils.flop_counter import FlopCounterMode
 
 from stdl_export.common.errors import BadInput
-from stdl_train.methods.base import Method
+from stdl_train.methods.base import Method, split_batch
+from stdl_train.methods.stdl import Border, Stdl
 
 
 class _Storages:
@@ -121,28 +123,91 @@ class _Kept:
 
 @dataclass(frozen=True)
 class StepBytes:
-    """Bytes of one training step at their peaks. `live` holds `fixed`: weights, optimizer state and the batch."""
+    """Bytes of one training step at their peaks. `live` holds `fixed`: weights, optimizer state and the batch.
+
+    operations: multiply-accumulates of forward and backward passes; 0 where they were not counted.
+    """
 
     saved: int
     live: int
     fixed: int
+    operations: int = 0
 
 
-def count_step(method: Method, frame: Tensor, labels: Tensor) -> StepBytes:
+@dataclass(frozen=True)
+class PartBytes:
+    """Bytes of one subnetwork's share of a step.
+
+    fixed: its weights and optimizer state; added: what its steps add to all that is fixed, at their peak; batch: the
+    whole batch and its labels, which live beside them; saved: kept for backward at the peak. operations: as above.
+    """
+
+    fixed: int
+    added: int
+    batch: int
+    saved: int
+    operations: int = 0
+
+
+def count_step(method: Method, frame: Tensor, labels: Tensor, operations: bool = False) -> StepBytes:
     """Run one training step and count it, optimizer state included.
 
     On `meta` this is the prediction, elsewhere a measurement.
     """
-    for optimizer in method.optimizers:
-        _create_state(optimizer)
-    known = [tensor for part in [method.network, *method.parts] for tensor in part.state_dict(keep_vars=True).values()]
-    for optimizer in method.optimizers:
-        known += [v for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
-    known += [frame, labels]
-    with SavedBytes(known) as saved, LiveBytes(known) as live:
+    known = [*_weights_and_state([method.network, *method.parts], method.optimizers), frame, labels]
+    with SavedBytes(known) as saved, LiveBytes(known) as live, _Operations(operations) as done:
         fixed = live.now
         method.train_batch(frame, labels)
-    return StepBytes(saved.peak, live.peak, fixed)
+    return StepBytes(saved.peak, live.peak, fixed, done.count)
+
+
+def count_part(method: Stdl, index: int, frame: Tensor, labels: Tensor, operations: bool = False) -> PartBytes:
+    """The same for one subnetwork of decoupled training, on `meta`: its steps, the spikes in front of it included."""
+    subnetwork, layout = method.subnetworks[index], method.layout
+    own = _weights_and_state([subnetwork], [method.optimizers[index]])
+    pieces = split_batch(frame, labels, layout.micro_batches)
+    inputs: list[Tensor | Border] = [images for images, _ in pieces]
+    if index:
+        inputs = [method.border_in_front(index, len(part)) for _, part in pieces]
+    spikes = [entry.planes for piece in inputs if isinstance(piece, list) for entry in piece]
+    known = [*own, frame, labels]
+    with SavedBytes(known) as saved, LiveBytes([*known, *spikes]) as live, _Operations(operations) as done:
+        there = live.now - sum(planes.untyped_storage().nbytes() for planes in spikes)
+        del spikes, known
+        method.train_part(index, inputs, [part for _, part in pieces])
+    batch = frame.untyped_storage().nbytes() + labels.untyped_storage().nbytes()
+    return PartBytes(there - batch, live.peak - there, batch, saved.peak, done.count)
+
+
+def _weights_and_state(modules: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer]) -> list[Tensor]:
+    """Every tensor that is there before a step, once the optimizers have made their state."""
+    for optimizer in optimizers:
+        _create_state(optimizer)
+    known = [tensor for module in modules for tensor in module.state_dict(keep_vars=True).values()]
+    for optimizer in optimizers:
+        known += [v for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
+    return known
+
+
+class _Operations:
+    """Counts multiply-accumulates in a `with` block by PyTorch's own counter, if wanted."""
+
+    def __init__(self, wanted: bool) -> None:
+        self._counter = FlopCounterMode(display=False) if wanted else None
+
+    def __enter__(self) -> _Operations:
+        if self._counter:
+            self._counter.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._counter:
+            self._counter.__exit__(*error)
+
+    @property
+    def count(self) -> int:
+        """Multiply-accumulates: half the floating point operations."""
+        return self._counter.get_total_flops() // 2 if self._counter else 0
 
 
 def _create_state(optimizer: torch.optim.Optimizer) -> None:

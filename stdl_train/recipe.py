@@ -13,6 +13,7 @@ from pydantic import Field
 
 from stdl_export.common.config import (
     Count,
+    Fraction,
     Name,
     Natural,
     NaturalFloat,
@@ -27,7 +28,7 @@ from stdl_export.common.files import atomic_file
 from stdl_export.common.names import unknown
 from stdl_models.network import DEFAULT_DT
 from stdl_models.neurons import NeuronSpec
-from stdl_train.methods.base import OptimizerOptions
+from stdl_train.methods.base import MethodOptions
 from stdl_train.methods.registry import MethodName
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -52,7 +53,7 @@ class ModelTable(Table):
     def model_post_init(self, _context: object) -> None:
         """Hidden layers spike, and their fields are float32 numbers."""
         if self.neuron.kind == "LI":
-            raise ValueError("neuron.kind is LI, which does not spike: hidden layers take IF or LIF")
+            raise ValueError("neuron.kind is LI, which does not spike: hidden layers take IF, LIF or PLIF")
         for name, value in self.neuron.values(self.dt).items():
             if abs(value) > FLOAT32_MAX or (name in ("tau", "r") and abs(value) < FLOAT32_MIN):
                 raise ValueError(f"neuron field {name} = {value:g} does not fit float32: check dt, beta and gain")
@@ -70,20 +71,37 @@ class DataTable(Table):
     shift: Natural = 0
 
 
-class TrainTable(Table):
-    """How to train. `subnetworks`: K; `memory_budget`: bytes of a whole step such as "4GiB"; `most_copies`: cap on the
-    auxiliary units of a subnetwork (none: 2, or what the budget allows); `bn_samples`: training images over which batch
-    normalisation is estimated again after merging (0: left as trained)."""
+class TrainTable(MethodOptions):
+    """How to train. `memory_budget`: bytes of a whole step such as "4GiB".
+
+    What is not said, the plan decides: `subnetworks`: K (without a budget 4); `most_copies`: cap on the auxiliary units
+    of a subnetwork (without a budget 2); `width`: factor on the width of auxiliary units; `time_chunk`: steps computed
+    together; `micro_batches`: pieces of a batch. `sync_batchnorm`: statistics over all processes that train together.
+    `bn_samples`: training images over which batch normalisation is estimated again after merging (0: left as trained).
+    `ema_decay`: of a running average of the weights, which is then what is evaluated, merged and exported. `patience`:
+    epochs without a test accuracy better by more than `min_delta` after which training stops. `keep`: the epoch that is
+    merged. `checkpoint_every`: batches between checkpoints inside an epoch; none: at its end only. `tensorboard`: write
+    event files beside metrics.jsonl.
+    """
 
     method: MethodName = "stdl"
-    subnetworks: Count = 4
+    subnetworks: Count | None = None
     memory_budget: str | None = None
     most_copies: Count | None = None
+    width: Annotated[float, Field(gt=0, le=1)] | None = None
+    time_chunk: Count | None = None
+    micro_batches: Count | None = None
+    sync_batchnorm: bool = False
     epochs: Count = 10
     batch_size: Annotated[int, Field(ge=2)] = 50  # batch normalisation has no statistics over one sample
     warmup_epochs: NaturalFloat = 0.5
-    optimizer: OptimizerOptions = OptimizerOptions()
     bn_samples: Natural = 2000
+    ema_decay: Fraction | None = None
+    patience: Count | None = None
+    min_delta: NaturalFloat = 0.0
+    keep: Literal["last", "best"] = "last"
+    checkpoint_every: Count | None = None
+    tensorboard: bool = False
     seed: Seed = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
@@ -134,11 +152,14 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
 
 
 def require_same(recipe: Recipe, path: Path) -> None:
-    """Refuse to go on with a run under another recipe; names the first key that differs."""
+    """Refuse to go on with a run under another recipe; names the first key that differs.
+
+    The device may be another: weights are the same everywhere, though bit for bit only where the device is the same.
+    """
     stored = validate(Recipe, read_toml(path), f"'{path}'")
     ours, theirs = _flat(recipe.model_dump(mode="json")), _flat(stored.model_dump(mode="json"))
     for key in sorted(ours.keys() | theirs.keys()):
-        if ours.get(key) != theirs.get(key):
+        if key != "train.device" and ours.get(key) != theirs.get(key):
             raise BadInput(
                 f"--resume: '{path}' was begun with {key} = {theirs.get(key)!r}, this command says {ours.get(key)!r}: "
                 "use the same settings, or another --out"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from stdl_models.network import SpikingNetwork, step_chain
+from stdl_models.network import SpikingNetwork, chunk_chain
 from stdl_models.units import State, Unit
 
 
@@ -31,13 +31,16 @@ class Subnetwork(nn.Module):
         """The auxiliary units and the classifier, in order."""
         return list(self._head)  # type: ignore[arg-type]
 
-    def step(self, x: Tensor, states: list[State] | None) -> tuple[Tensor, list[State]]:
-        """One time step of the body: x [B, ...] -> the spikes at the border [B, ...] and the states."""
-        return step_chain(self.body, x, states)
+    def forward(
+        self, x: Tensor, body: list[State] | None, head: list[State] | None
+    ) -> tuple[Tensor, Tensor, list[State], list[State]]:
+        """Consecutive time steps, x [c, B, ...], no gradient across them.
 
-    def logits(self, spikes: Tensor, states: list[State] | None) -> tuple[Tensor, list[State]]:
-        """One time step of the head: spikes [B, ...] -> logits [B, classes] and the states."""
-        return step_chain(self.head, spikes, states)
+        Returns the spikes at the border [c, B, ...], logits [c, B, classes], and the states of body and head, detached.
+        """
+        spikes, body = chunk_chain(self.body, x, body)
+        logits, head = chunk_chain(self.head, spikes, head)
+        return spikes, logits, body, head
 
 
 def border_values(units: Sequence[Unit]) -> list[int | None]:

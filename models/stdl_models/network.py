@@ -151,6 +151,18 @@ def step_chain(chain: list[Unit], x: Tensor, states: list[State] | None) -> tupl
     return x, after
 
 
+def chunk_chain(chain: list[Unit], x: Tensor, states: list[State] | None) -> tuple[Tensor, list[State]]:
+    """Consecutive time steps through units in order, x [c, B, ...]; states None: from rest.
+
+    No gradient crosses steps: decoupled training.
+    """
+    after = []
+    for unit, state in zip(chain, states or [unit.rest for unit in chain], strict=True):
+        x, state = unit.chunk(x, state)
+        after.append(state)
+    return x, after
+
+
 def decode(logits: Tensor, output: str) -> Tensor:
     """Logits over time [T, B, classes] -> [B, classes] by `mean`, `sum` or `last`."""
     return {"mean": lambda: logits.mean(0), "sum": lambda: logits.sum(0), "last": lambda: logits[-1]}[output]()

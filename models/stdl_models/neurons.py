@@ -1,4 +1,4 @@
-"""IF, LIF and LI neurons: a pure step function and a thin module that holds the parameters. No state is remembered.
+"""IF, LIF, PLIF and LI neurons: a pure step function and a thin module with the parameters. No state is remembered.
 
 Forward Euler of the NIR primitives, per time step (all element-wise, float32):
 
@@ -11,10 +11,18 @@ Forward Euler of the NIR primitives, per time step (all element-wise, float32):
 computed as u = (decay v + gain i) + leak with decay = 1 - dt/tau, gain = r dt/tau (IF: r dt), leak = v_leak dt/tau. A
 neuron stores what NIR stores (tau, r, v_threshold, v_leak, v_reset in float32); the three coefficients follow from
 them by `coefficients`, in float64, rounded once. `stdl_export.semantics` has the same formula on the other side of NIR.
+
+A PLIF is a LIF whose time constant is trained, dt/tau = sigmoid(w) with one w per layer (Fang, Yu, Chen, Masquelier,
+Huang, Tian 2021, "Incorporating learnable membrane time constant to enhance learning of spiking neural networks"). Its
+tau and r are computed from w and rounded to float32, and the step from those: the LIF that is exported is the neuron
+that was trained, bit for bit. While tau moves, gain stays: r = gain tau/dt follows. In the paper r stays (r = 1).
 """
 
 from __future__ import annotations
 
+import importlib.util
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -25,15 +33,19 @@ from torch import Tensor, nn
 from stdl_export.common.config import FiniteFloat, Fraction, PositiveFloat, Table
 from stdl_models.surrogate import spike
 
-NeuronKind = Literal["IF", "LIF", "LI"]
+NeuronKind = Literal["IF", "LIF", "PLIF", "LI"]
 Reset = Literal["v_reset", "subtract"]
 
 FIELDS: dict[NeuronKind, tuple[str, ...]] = {
     "IF": ("r", "v_threshold", "v_reset"),
     "LIF": ("tau", "r", "v_leak", "v_threshold", "v_reset"),
+    "PLIF": ("tau", "r", "v_leak", "v_threshold", "v_reset"),
     "LI": ("tau", "r", "v_leak"),
 }
-"""What each kind stores: the fields of the NIR primitive of the same name."""
+"""The fields of each kind: those of the NIR primitive of the same name, of LIF for PLIF."""
+
+TRAINED = ("tau", "r")
+"""The fields of a PLIF that follow from its w."""
 
 GAIN_SNAP = 1e-6
 """A gain this near to 1 is 1.
@@ -45,7 +57,8 @@ Tau and r are rounded to float32 one by one, so r dt/tau of a unit gain is not q
 class NeuronSpec(Table):
     """How a layer's neurons start out.
 
-    beta = 1 - dt/tau is how people write the leak; tau and r follow from it and gain.
+    beta = 1 - dt/tau is how people write the leak; tau and r follow from it and gain. A PLIF trains its beta and keeps
+    its gain.
     """
 
     kind: NeuronKind = "LIF"
@@ -106,6 +119,15 @@ def _unless(value: Tensor, neutral: float) -> Tensor | None:
     return None if bool((value == neutral).all()) else value
 
 
+def wide(current: Tensor) -> Tensor:
+    """In float32 at least: potentials are never kept in half precision."""
+    return current.float() if current.dtype in (torch.bfloat16, torch.float16) else current
+
+
+def _triton_wanted() -> bool:
+    return os.environ.get("STDL_TRITON") != "0" and importlib.util.find_spec("triton") is not None
+
+
 def broadcasts(shape: Sequence[int], to: Sequence[int]) -> bool:
     """Whether an array of `shape` broadcasts to a layer of shape `to` (without batch) and no further."""
     pairs = zip(reversed(shape), reversed(to), strict=False)
@@ -132,7 +154,11 @@ class Neuron(nn.Module):
     current: [B, ...], the layer's input in this step. v: [B, ...] of the step before, or None before the first (rest,
     0). Returns the layer's output (IF, LIF: spikes {0, 1}; LI: the potential) and v after the reset, both [B, ...].
     Parameters are buffers named as in NIR, scalars or broadcastable to the layer's shape without batch. Change them
-    with `set_fields`, which also renews the coefficients.
+    with `set_fields`, which also renews the coefficients. A PLIF has the parameter w, a scalar, in place of tau and r.
+
+    Potentials are float32 at least, also where the current is half precision; spikes have the current's dtype.
+    Training on CUDA uses the kernels of `triton_kernels` where Triton is installed: the same spikes in one launch.
+    STDL_TRITON=0 in the environment turns that off.
     """
 
     def __init__(self, spec: NeuronSpec, dt: float, shape: tuple[int, ...]) -> None:
@@ -140,19 +166,34 @@ class Neuron(nn.Module):
         super().__init__()
         self.spec, self.dt, self.shape = spec, dt, shape
         for name, value in spec.values(dt).items():
-            self.register_buffer(name, torch.tensor(value, dtype=torch.float32))
+            if name in self.stored:
+                self.register_buffer(name, torch.tensor(value, dtype=torch.float32))
+        if spec.kind == "PLIF":
+            self.w = nn.Parameter(torch.tensor(math.log((1 - spec.beta) / spec.beta), dtype=torch.float32))
         self._coefficients: Coefficients | None = None
 
     @property
+    def stored(self) -> tuple[str, ...]:
+        """The fields that are buffers: all but a PLIF's tau and r."""
+        names = FIELDS[self.spec.kind]
+        return tuple(name for name in names if name not in TRAINED) if self.spec.kind == "PLIF" else names
+
+    @property
     def fields(self) -> dict[str, Tensor]:
-        """The NIR fields of this layer, float32."""
-        return {name: cast(Tensor, getattr(self, name)) for name in FIELDS[self.spec.kind]}
+        """The NIR fields of this layer, float32; those of a PLIF carry the gradient to w."""
+        buffers = {name: cast(Tensor, getattr(self, name)) for name in self.stored}
+        if self.spec.kind != "PLIF":
+            return buffers
+        tau = (self.dt / torch.sigmoid(self.w.double())).float()
+        return {"tau": tau, "r": (self.spec.gain / self.dt * tau.double()).float(), **buffers}
 
     def set_fields(self, **values: Tensor) -> None:
         """Replace fields, for example with one value per channel [C, 1, 1] or per neuron."""
         for name, value in values.items():
             if name not in FIELDS[self.spec.kind]:
                 raise KeyError(f"{self.spec.kind} has no field '{name}'")
+            if name not in self.stored:
+                raise KeyError(f"field '{name}' of a PLIF follows from its parameter w")
             if not broadcasts(value.shape, self.shape):
                 raise ValueError(f"field '{name}' of shape {tuple(value.shape)} does not broadcast to {self.shape}")
             self.register_buffer(name, value.to(getattr(self, name).device, torch.float32))
@@ -164,32 +205,61 @@ class Neuron(nn.Module):
         return self.spec.kind != "LI"
 
     def coefficients(self) -> Coefficients:
-        """The constants of one step, computed when first asked for and after each change of fields or device."""
+        """The constants of one step, computed when first asked for and after each change of fields or device.
+
+        A PLIF's are computed each time: w changes unseen, and each backward pass needs their graph once.
+        """
+        if self.spec.kind == "PLIF":
+            return self._trained_coefficients()
         if self._coefficients is None:
-            fields = self.fields
-            if fields["r"].is_meta:  # a dry run has no values: take those of the spec, so that the same operations run
-                fields = {name: torch.tensor(value, device="cpu") for name, value in self.spec.values(self.dt).items()}
-            k = coefficients(self.spec.kind, fields, self.dt)
-            to = self.fields["r"].device
-            self._coefficients = Coefficients(*(None if c is None else c.to(to) for c in (k.decay, k.gain, k.leak)))
+            self._coefficients = self._fixed_coefficients(self.fields)
         return self._coefficients
+
+    def _fixed_coefficients(self, fields: dict[str, Tensor]) -> Coefficients:
+        to = fields["r"].device
+        if fields["r"].is_meta:  # a dry run has no values: take those of the spec, so that the same operations run
+            fields = {name: torch.tensor(value, device="cpu") for name, value in self.spec.values(self.dt).items()}
+        k = coefficients(self.spec.kind, fields, self.dt)
+        return Coefficients(*(None if c is None else c.to(to) for c in (k.decay, k.gain, k.leak)))
+
+    def _trained_coefficients(self) -> Coefficients:
+        """The same numbers with a gradient to w: decay and leak have one, gain does not depend on w."""
+        fields = self.fields
+        k = self._fixed_coefficients({name: value.detach() for name, value in fields.items()})
+        rate = self.dt / fields["tau"].double()
+        leak = None if k.leak is None else (rate * fields["v_leak"].double()).float()
+        return Coefficients((1 - rate).float(), k.gain, leak)
 
     def forward(self, current: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One time step; see the class."""
-        u = integrate(current, v, self.coefficients())
+        if self.uses_kernels(current):
+            from stdl_models import triton_kernels
+
+            spikes, after = triton_kernels.sequence(current[None], v, self)
+            return spikes[0], after
+        u = integrate(wide(current), v, self.coefficients())
         if not self.spiking:
             return u, u
-        threshold = self.fields["v_threshold"]
+        threshold, v_reset = cast(Tensor, self.v_threshold), cast(Tensor, self.v_reset)
         spikes = spike(u, threshold, self.spec.surrogate, self.spec.alpha)
-        return spikes, reset(u, spikes, threshold, self.fields["v_reset"], self.spec.reset)
+        return spikes.to(current.dtype), reset(u, spikes, threshold, v_reset, self.spec.reset)
 
     def sequence(self, current: Tensor) -> Tensor:
         """All time steps from rest: current [T, B, ...] -> output [T, B, ...]."""
+        if self.uses_kernels(current):
+            from stdl_models import triton_kernels
+
+            return triton_kernels.sequence(current, None, self)[0]
         v, outputs = None, []
         for step in current:
             output, v = self(step, v)
             outputs.append(output)
         return torch.stack(outputs)
+
+    def uses_kernels(self, current: Tensor) -> bool:
+        """Whether the Triton kernels take this layer; see the class."""
+        known = self.spec.kind in ("IF", "LIF") and current.dtype in (torch.float32, torch.bfloat16, torch.float16)
+        return current.is_cuda and self.training and known and _triton_wanted()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self._coefficients = None
@@ -197,7 +267,7 @@ class Neuron(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any) -> None:
         """Stored fields may be scalars or arrays: take their shape, provided that it broadcasts to the layer's."""
-        stored = {name: state_dict[prefix + name] for name in FIELDS[self.spec.kind] if prefix + name in state_dict}
+        stored = {name: state_dict[prefix + name] for name in self.stored if prefix + name in state_dict}
         self.set_fields(**{name: torch.empty_like(value) for name, value in stored.items()})
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 

@@ -15,35 +15,36 @@ import torch
 from torch import Tensor
 
 Derivative = Callable[[Tensor, float], Tensor]
-"""(x = u - v_threshold, alpha) -> derivative of the stand-in at x, same shape."""
+"""(x = u - v_threshold, alpha) -> derivative of the stand-in at x, written over x to save memory."""
 
 
-def atan(x: Tensor, alpha: float) -> Tensor:
+def atan_(x: Tensor, alpha: float) -> Tensor:
     """Derivative of arctan(pi/2 * alpha * x) / pi: alpha/2 at the threshold, falls with the square of the distance."""
-    return (alpha / 2) / (1 + (math.pi / 2 * alpha * x).square())
+    return x.mul_(math.pi / 2 * alpha).square_().add_(1).reciprocal_().mul_(alpha / 2)
 
 
-def sigmoid(x: Tensor, alpha: float) -> Tensor:
+def sigmoid_(x: Tensor, alpha: float) -> Tensor:
     """Derivative of sigmoid(alpha * x): alpha/4 at the threshold, falls exponentially."""
-    s = torch.sigmoid(alpha * x)
-    return alpha * s * (1 - s)
+    s = x.mul_(alpha).sigmoid_()
+    rest = 1 - s
+    return s.mul_(alpha).mul_(rest)
 
 
-def triangle(x: Tensor, alpha: float) -> Tensor:
+def triangle_(x: Tensor, alpha: float) -> Tensor:
     """A triangle of height alpha over |x| < 1/alpha, area 1."""
-    return alpha * (1 - alpha * x.abs()).clamp(min=0)
+    return x.abs_().mul_(-alpha).add_(1).clamp_(min=0).mul_(alpha)
 
 
-def rectangle(x: Tensor, alpha: float) -> Tensor:
+def rectangle_(x: Tensor, alpha: float) -> Tensor:
     """A rectangle of height alpha over |x| < 1/(2 alpha), area 1."""
-    return alpha * (x.abs() < 1 / (2 * alpha)).to(x.dtype)
+    return x.abs_().lt_(1 / (2 * alpha)).mul_(alpha)
 
 
 SURROGATES: dict[str, tuple[Derivative, float]] = {
-    "atan": (atan, 2.0),
-    "sigmoid": (sigmoid, 4.0),
-    "triangle": (triangle, 1.0),
-    "rectangle": (rectangle, 1.0),
+    "atan": (atan_, 2.0),
+    "sigmoid": (sigmoid_, 4.0),
+    "triangle": (triangle_, 1.0),
+    "rectangle": (rectangle_, 1.0),
 }
 """Name -> (derivative, the alpha that is usual for it)."""
 

@@ -1,30 +1,40 @@
 """Units, the atoms that splitting, auxiliary networks, merging and export agree on.
 
 A network is an ordered list of units and a readout. A cut between subnetworks may stand behind any unit that puts out
-spikes. Every unit steps with explicit state, `y, state = unit.step(x, state)`, and has a spec: a few named values from
-which it can be built for any input shape, so an auxiliary network builds fresh copies of a network's later units.
+spikes. A unit says what it computes once, in `compute`, and is run in three ways: one step with explicit state, all
+steps at once, a chunk of steps without a gradient between them. It has a spec: a few named values from which it can be
+built for any input shape, so an auxiliary network builds fresh copies of a network's later units.
 
-| kind     | what                                                             | NIR                                 |
-|----------|------------------------------------------------------------------|-------------------------------------|
-| conv     | convolution, batch normalisation, neuron                         | Conv2d, IF or LIF                   |
-| linear   | (pool,) flatten, linear map, batch normalisation, neuron         | (AvgPool2d, Flatten,) Affine, LIF   |
-| residual | two conv layers and a shortcut, spikes added (SEW block, ADD)    | as conv; the addition is fan-in     |
-| avgpool  | average pool                                                     | AvgPool2d                           |
-| readout  | (pool,) flatten, linear map (, LI): the logits of one time step  | (AvgPool2d, Flatten,) Affine (, LI) |
+| kind             | what                                                        | NIR                                 |
+|------------------|-------------------------------------------------------------|-------------------------------------|
+| conv             | convolution, norm, neuron                                   | Conv2d, IF or LIF                   |
+| linear           | (pool,) flatten, linear map, norm, neuron                   | (AvgPool2d, Flatten,) Affine, LIF   |
+| residual         | two conv layers, a shortcut; spikes added (SEW block, ADD)  | as conv; the addition is fan-in     |
+| bottleneck       | three conv layers, a shortcut; spikes added (SEW)           | as residual                         |
+| spiking_residual | two conv layers, a shortcut; currents added, binary spikes  | as conv; fan-in to the last neuron  |
+| avgpool          | average pool                                                | AvgPool2d                           |
+| module           | a stateless PyTorch module of the user                      | none: for training only             |
+| readout          | (pool,) flatten, linear map (, LI): logits of one time step | (AvgPool2d, Flatten,) Affine (, LI) |
 
-SEW block: Fang et al. 2021, "Deep residual learning in spiking neural networks".
+"norm" is batch normalisation, which folding removes before the export.
+
+SEW block: Fang et al. 2021, "Deep residual learning in spiking neural networks". Currents added: Zheng et al. 2021,
+"Going deeper with directly-trained larger spiking neural networks".
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
+import pydantic
 import torch
 from torch import Tensor, nn
 
 from stdl_export.common.config import Choice, Count, Name, Natural, Table
+from stdl_models import fused
 from stdl_models.neurons import Neuron, NeuronSpec
 
 Shape = tuple[int, ...]
@@ -57,11 +67,14 @@ class ConvSpec(Spec):
 
 
 class LinearSpec(Spec):
-    """Flatten, linear, batch normalisation, neuron; `pool` averages pool x pool squares first (auxiliary networks)."""
+    """Flatten, linear, batch normalisation, neuron.
+
+    `pool` averages pool x pool squares first (auxiliary networks), or the whole map.
+    """
 
     kind: Literal["linear"] = "linear"
     features: Count
-    pool: Count = 1
+    pool: Count | Literal["global"] = 1
     norm: bool = True
     neuron: NeuronSpec = NeuronSpec()
 
@@ -76,6 +89,29 @@ class ResidualSpec(Spec):
     neuron: NeuronSpec = NeuronSpec()
 
 
+class BottleneckSpec(Spec):
+    """SEW bottleneck: spikes(1x1, 3x3, 1x1) + shortcut. `channels` come out; a quarter of them inside."""
+
+    kind: Literal["bottleneck"] = "bottleneck"
+    channels: Count
+    stride: Count = 1
+    norm: bool = True
+    neuron: NeuronSpec = NeuronSpec()
+
+
+class SpikingResidualSpec(Spec):
+    """Basic block whose last neuron takes the sum of two currents, that of the second conv and the shortcut's.
+
+    The shortcut is the input itself, or a 1x1 convolution with batch normalisation where shapes change.
+    """
+
+    kind: Literal["spiking_residual"] = "spiking_residual"
+    channels: Count
+    stride: Count = 1
+    norm: bool = True
+    neuron: NeuronSpec = NeuronSpec()
+
+
 class PoolSpec(Spec):
     """Average over kernel x kernel squares; padded zeros count, as in NIR."""
 
@@ -83,6 +119,20 @@ class PoolSpec(Spec):
     kernel: Count = 2
     stride: Count | None = None
     padding: Natural = 0
+
+
+class ModuleSpec(Spec):
+    """A stateless PyTorch module [N, ...] -> [N, ...] of the user, held as the object it is.
+
+    The object is not part of the JSON form, and nothing is ever imported or run because a file names it: what was read
+    back has no module and cannot be built.
+    """
+
+    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+
+    kind: Literal["module"] = "module"
+    what: str
+    module: nn.Module | None = pydantic.Field(default=None, exclude=True, repr=False)
 
 
 class ReadoutSpec(Spec):
@@ -100,35 +150,130 @@ class ReadoutSpec(Spec):
             raise ValueError(f"the readout's neuron is {self.neuron.kind}: only LI, which does not spike, is accepted")
 
 
-UnitSpec = Annotated[ConvSpec | LinearSpec | ResidualSpec | PoolSpec, Choice("kind")]
+UnitSpec = Annotated[
+    ConvSpec | LinearSpec | ResidualSpec | BottleneckSpec | SpikingResidualSpec | PoolSpec | ModuleSpec, Choice("kind")
+]
 
 
-class SpikingLayer(nn.Module):
-    """Synapse (convolution or linear map), batch normalisation, neuron. `name` is the synapse's node in NIR."""
+class Synapse(nn.Module):
+    """Convolution or linear map, and batch normalisation: a current. `name` is its node in NIR."""
 
-    def __init__(self, name: str, synapse: nn.Module, norm: nn.Module | None, neuron: Neuron) -> None:
+    def __init__(self, name: str, synapse: nn.Module, norm: nn.Module | None) -> None:
         super().__init__()
-        self.name, self.synapse, self.norm, self.neuron = name, synapse, norm, neuron
+        self.name, self.synapse, self.norm = name, synapse, norm
 
     def current(self, x: Tensor) -> Tensor:
-        """The neuron's input, normalised: the part that has no state. x: [N, ...], N any mix of time and batch."""
+        """A neuron's input, normalised: the part that has no state. x: [N, ...], N any mix of time and batch."""
         current: Tensor = self.synapse(x)
         return current if self.norm is None else self.norm(current)
 
-    def step(self, x: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor]:
-        """One time step: x [B, ...] -> output, v, both [B, ...]."""
-        output, v = self.neuron(self.current(x), v)
-        return output, v
 
-    def sequence(self, x: Tensor) -> Tensor:
-        """All time steps from rest, the stateless part on T*B at once: x [T, B, ...] -> output [T, B, ...]."""
-        return self.neuron.sequence(over_time(self.current, x))
+class SpikingLayer(Synapse):
+    """Synapse (convolution or linear map), batch normalisation, neuron. `name` is the synapse's node in NIR."""
+
+    def __init__(self, name: str, synapse: nn.Module, norm: nn.Module | None, neuron: Neuron) -> None:
+        super().__init__(name, synapse, norm)
+        self.neuron = neuron
 
 
 def over_time(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Apply a stateless function [N, ...] -> [N, ...] to x [T, B, ...] with time folded into the batch."""
     y: Tensor = function(x.flatten(0, 1)).unflatten(0, x.shape[:2])
     return y
+
+
+class Flow(Protocol):
+    """One way to run units; x and what comes out are [B, ...] or [steps, B, ...]. Neurons come in the order of `State`.
+
+    Units are written against this: `layer` is `neuron` on `current`, and a flow may do both in one go.
+    """
+
+    def stateless(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """What has neither state nor batch statistics: a pool, a flatten, a plain linear map."""
+        ...
+
+    def current(self, synapse: Synapse, x: Tensor) -> Tensor:
+        """Synapse and normalisation."""
+        ...
+
+    def neuron(self, neuron: Neuron, current: Tensor) -> Tensor:
+        """A neuron layer's output."""
+        ...
+
+    def layer(self, layer: SpikingLayer, x: Tensor) -> Tensor:
+        """Synapse, normalisation, neuron."""
+        ...
+
+
+class _States:
+    """The states before, handed out in the order of the neurons, and those after."""
+
+    def __init__(self, before: State) -> None:
+        self._before, self._after = iter(before), list[Tensor | None]()
+
+    @property
+    def after(self) -> State:
+        """One potential [B, ...] for each neuron layer that has run."""
+        return tuple(self._after)
+
+    def advance(self, run: Callable[[Tensor | None], tuple[Tensor, Tensor]]) -> Tensor:
+        """`run(v before)` gives output and v after; returns the output."""
+        output, v = run(next(self._before))
+        self._after.append(v)
+        return output
+
+
+class _Step(_States):
+    """One time step: x [B, ...]."""
+
+    def stateless(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        return function(x)
+
+    def current(self, synapse: Synapse, x: Tensor) -> Tensor:
+        return synapse.current(x)
+
+    def neuron(self, neuron: Neuron, current: Tensor) -> Tensor:
+        return self.advance(lambda v: neuron(current, v))
+
+    def layer(self, layer: SpikingLayer, x: Tensor) -> Tensor:
+        return self.neuron(layer.neuron, layer.current(x))
+
+
+class _Sequence:
+    """All time steps from rest: x [T, B, ...]. What has no state takes T*B at once, statistics included."""
+
+    def stateless(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        return over_time(function, x)
+
+    def current(self, synapse: Synapse, x: Tensor) -> Tensor:
+        return over_time(synapse.current, x)
+
+    def neuron(self, neuron: Neuron, current: Tensor) -> Tensor:
+        return neuron.sequence(current)
+
+    def layer(self, layer: SpikingLayer, x: Tensor) -> Tensor:
+        return layer.neuron.sequence(over_time(layer.current, x))
+
+
+class _Chunk(_States):
+    """Consecutive time steps: x [c, B, ...]. Synapses take c*B at once, normalisation each step by its own statistics.
+
+    No gradient crosses from one step to another.
+    """
+
+    def stateless(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        return over_time(function, x)
+
+    def current(self, synapse: Synapse, x: Tensor) -> Tensor:
+        current, norm = over_time(synapse.synapse, x), synapse.norm
+        return current if norm is None else torch.stack([norm(step) for step in current])
+
+    def neuron(self, neuron: Neuron, current: Tensor) -> Tensor:
+        return self.advance(lambda v: fused.steps(current, None, neuron, v))
+
+    def layer(self, layer: SpikingLayer, x: Tensor) -> Tensor:
+        current = over_time(layer.synapse, x)
+        return self.advance(lambda v: fused.steps(current, layer.norm, layer.neuron, v))
 
 
 class Unit(nn.Module):
@@ -165,13 +310,29 @@ class Unit(nn.Module):
         """
         return 1
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """One time step: x [B, *in_shape] -> y [B, *out_shape] and the new state."""
+    def compute(self, x: Tensor, run: Flow) -> Tensor:
+        """What the unit computes, whatever the flow; neurons in the order of `layers`."""
         raise NotImplementedError
 
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """One time step: x [B, *in_shape] -> y [B, *out_shape] and the new state."""
+        run = _Step(state)
+        return self.compute(x, run), run.after
+
     def sequence(self, x: Tensor) -> Tensor:
-        """All time steps from rest, x [T, B, *in_shape] -> y [T, B, *out_shape]: the same function, batched over T."""
-        raise NotImplementedError
+        """All time steps from rest, x [T, B, *in_shape] -> y [T, B, *out_shape]: the same function, batched over T.
+
+        Gradients pass through time; batch statistics are those of T*B.
+        """
+        return self.compute(x, _Sequence())
+
+    def chunk(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """c consecutive steps, x [c, B, *in_shape] -> y [c, B, *out_shape] and the new state, detached.
+
+        Equals c calls of `step` with the state detached between them: batch statistics are those of each step.
+        """
+        run = _Chunk(state)
+        return self.compute(x, run), run.after
 
 
 class ConvUnit(Unit):
@@ -196,14 +357,9 @@ class ConvUnit(Unit):
         )
         self.out_shape = self.layer.neuron.shape
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """See Unit.step."""
-        y, v = self.layer.step(x, state[0])
-        return y, (v,)
-
-    def sequence(self, x: Tensor) -> Tensor:
-        """See Unit.sequence."""
-        return self.layer.sequence(x)
+    def compute(self, x: Tensor, run: Flow) -> Tensor:
+        """See Unit.compute."""
+        return run.layer(self.layer, x)
 
 
 class LinearUnit(Unit):
@@ -213,26 +369,20 @@ class LinearUnit(Unit):
 
     def __init__(self, spec: LinearSpec, in_shape: Shape, dt: float) -> None:
         super().__init__(spec, in_shape)
-        pooled = pooled_shape(in_shape, spec.pool, spec.pool, 0, spec.name) if spec.pool > 1 else in_shape
-        synapse = nn.Linear(math.prod(pooled), spec.features, bias=not spec.norm)
+        self.pool = pool_size(spec.pool, in_shape)
+        self.pooled = in_shape if self.pool is None else window_shape(in_shape, self.pool, self.pool, 0, spec.name)
+        synapse = nn.Linear(math.prod(self.pooled), spec.features, bias=not spec.norm)
         norm = nn.BatchNorm1d(spec.features) if spec.norm else None
         self.layer = SpikingLayer(spec.name, synapse, norm, Neuron(spec.neuron, dt, (spec.features,)))
         self.out_shape = (spec.features,)
 
     def flat(self, x: Tensor) -> Tensor:
         """[N, *in_shape] -> [N, features in]."""
-        if self.spec.pool > 1:
-            x = nn.functional.avg_pool2d(x, self.spec.pool)
-        return x.flatten(1)
+        return (x if self.pool is None else nn.functional.avg_pool2d(x, self.pool)).flatten(1)
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """See Unit.step."""
-        y, v = self.layer.step(self.flat(x), state[0])
-        return y, (v,)
-
-    def sequence(self, x: Tensor) -> Tensor:
-        """See Unit.sequence."""
-        return self.layer.sequence(over_time(self.flat, x))
+    def compute(self, x: Tensor, run: Flow) -> Tensor:
+        """See Unit.compute."""
+        return run.layer(self.layer, run.stateless(self.flat, x))
 
 
 class ResidualUnit(Unit):
@@ -256,19 +406,62 @@ class ResidualUnit(Unit):
             return 2
         return None if most_in is None else most_in + 1
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """See Unit.step."""
-        h, v_a = self.a.step(x, state[0])
-        h, v_b = self.b.step(h, state[1])
-        if self.shortcut is None:
-            return h + x, (v_a, v_b)
-        skip, v_skip = self.shortcut.step(x, state[2])
-        return h + skip, (v_a, v_b, v_skip)
+    def compute(self, x: Tensor, run: Flow) -> Tensor:
+        """See Unit.compute."""
+        h = run.layer(self.b, run.layer(self.a, x))
+        return h + (x if self.shortcut is None else run.layer(self.shortcut, x))
 
-    def sequence(self, x: Tensor) -> Tensor:
-        """See Unit.sequence."""
-        h = self.b.sequence(self.a.sequence(x))
-        return h + (x if self.shortcut is None else self.shortcut.sequence(x))
+
+class BottleneckUnit(Unit):
+    """SEW bottleneck: c(b(a(x))) + shortcut(x), an addition of spikes; the 3x3 convolution has the stride."""
+
+    spec: BottleneckSpec
+
+    def __init__(self, spec: BottleneckSpec, in_shape: Shape, dt: float) -> None:
+        super().__init__(spec, in_shape)
+        name, width, stride, norm, neuron = spec.name, spec.channels, spec.stride, spec.norm, spec.neuron
+        inside = max(1, width // EXPANSION)
+        self.a = conv_layer(f"{name}.a", in_shape, inside, 1, 1, 0, 1, norm, neuron, dt)
+        self.b = conv_layer(f"{name}.b", self.a.neuron.shape, inside, 3, stride, 1, 1, norm, neuron, dt)
+        self.c = conv_layer(f"{name}.c", self.b.neuron.shape, width, 1, 1, 0, 1, norm, neuron, dt)
+        self.out_shape = self.c.neuron.shape
+        self.shortcut: SpikingLayer | None = None
+        if in_shape != self.out_shape:
+            self.shortcut = conv_layer(f"{name}.shortcut", in_shape, width, 1, stride, 0, 1, norm, neuron, dt)
+
+    def most(self, most_in: int | None) -> int | None:
+        """See Unit.most."""
+        if self.shortcut is not None:
+            return 2
+        return None if most_in is None else most_in + 1
+
+    def compute(self, x: Tensor, run: Flow) -> Tensor:
+        """See Unit.compute."""
+        h = run.layer(self.c, run.layer(self.b, run.layer(self.a, x)))
+        return h + (x if self.shortcut is None else run.layer(self.shortcut, x))
+
+
+class SpikingResidualUnit(Unit):
+    """Basic block that puts out binary spikes: neuron(current of b(a(x)) + shortcut(x))."""
+
+    spec: SpikingResidualSpec
+
+    def __init__(self, spec: SpikingResidualSpec, in_shape: Shape, dt: float) -> None:
+        super().__init__(spec, in_shape)
+        name, width, stride, norm, neuron = spec.name, spec.channels, spec.stride, spec.norm, spec.neuron
+        self.a = conv_layer(f"{name}.a", in_shape, width, 3, stride, 1, 1, norm, neuron, dt)
+        self.out_shape = self.a.neuron.shape
+        self.b = conv_layer(f"{name}.b", self.out_shape, width, 3, 1, 1, 1, norm, neuron, dt)
+        self.shortcut: Synapse | None = None
+        if in_shape != self.out_shape:
+            synapse, norm_of_it, _ = _conv(f"{name}.shortcut", in_shape, width, 1, stride, 0, 1, norm)
+            self.shortcut = Synapse(f"{name}.shortcut", synapse, norm_of_it)
+
+    def compute(self, x: Tensor, run: Flow) -> Tensor:
+        """See Unit.compute."""
+        current = run.current(self.b, run.layer(self.a, x))
+        current = current + (x if self.shortcut is None else run.current(self.shortcut, x))
+        return run.neuron(self.b.neuron, current)
 
 
 class PoolUnit(Unit):
@@ -289,13 +482,37 @@ class PoolUnit(Unit):
         """[N, C, H, W] -> [N, C, H', W']."""
         return nn.functional.avg_pool2d(x, self.spec.kernel, self.stride, self.spec.padding)
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """See Unit.step."""
-        return self.pool(x), state
+    def compute(self, x: Tensor, run: Flow) -> Tensor:
+        """See Unit.compute."""
+        return run.stateless(self.pool, x)
 
-    def sequence(self, x: Tensor) -> Tensor:
-        """See Unit.sequence."""
-        return over_time(self.pool, x)
+
+class ModuleUnit(Unit):
+    """A stateless module of the user: a copy of the object that the spec holds."""
+
+    spec: ModuleSpec
+
+    def __init__(self, spec: ModuleSpec, in_shape: Shape, dt: float) -> None:
+        super().__init__(spec, in_shape)
+        if spec.module is None:
+            raise ValueError(
+                f"unit '{spec.name}' is a PyTorch module ({spec.what}), and a file holds no code: "
+                "build the network with its builder"
+            )
+        self.module = copy.deepcopy(spec.module).to(torch.empty(0).device)  # torch.device(...) around us decides
+        shapes = copy.deepcopy(spec.module).to("meta").eval()
+        y = shapes(torch.empty(2, *in_shape, device="meta"))
+        if not isinstance(y, Tensor) or y.shape[:1] != (2,):
+            raise ValueError(f"unit '{spec.name}' ({spec.what}) does not give one tensor [N, ...] for [N, *{in_shape}]")
+        self.out_shape = tuple(y.shape[1:])
+
+    def most(self, most_in: int | None) -> int | None:
+        """Nobody knows."""
+        return None
+
+    def compute(self, x: Tensor, run: Flow) -> Tensor:
+        """See Unit.compute."""
+        return run.stateless(self.module, x)
 
 
 class Readout(Unit):
@@ -306,9 +523,9 @@ class Readout(Unit):
     def __init__(self, spec: ReadoutSpec, in_shape: Shape, dt: float) -> None:
         super().__init__(spec, in_shape)
         self.out_shape = (spec.classes,)
-        self.pools = spec.pool == "global" and len(in_shape) == 3
-        features = in_shape[0] if self.pools else math.prod(in_shape)
-        self.linear = nn.Linear(features, spec.classes)
+        self.pool = pool_size(1 if spec.pool == "none" else spec.pool, in_shape)
+        self.pooled = in_shape if self.pool is None else (in_shape[0], 1, 1)
+        self.linear = nn.Linear(math.prod(self.pooled), spec.classes)
         self.neuron = None if spec.neuron is None else Neuron(spec.neuron, dt, self.out_shape)
 
     @property
@@ -322,33 +539,29 @@ class Readout(Unit):
 
     def logits(self, x: Tensor) -> Tensor:
         """[N, *in_shape] -> [N, classes], without the LI."""
-        if self.pools:
-            x = nn.functional.avg_pool2d(x, self.in_shape[1:])
-        logits: Tensor = self.linear(x.flatten(1))
+        logits: Tensor = self.linear((x if self.pool is None else nn.functional.avg_pool2d(x, self.pool)).flatten(1))
         return logits
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """See Unit.step."""
-        logits = self.logits(x)
-        if self.neuron is None:
-            return logits, ()
-        logits, v = self.neuron(logits, state[0])
-        return logits, (v,)
-
-    def sequence(self, x: Tensor) -> Tensor:
-        """See Unit.sequence."""
-        logits = over_time(self.logits, x)
-        return logits if self.neuron is None else self.neuron.sequence(logits)
+    def compute(self, x: Tensor, run: Flow) -> Tensor:
+        """See Unit.compute."""
+        logits = run.stateless(self.logits, x)
+        return logits if self.neuron is None else run.neuron(self.neuron, logits)
 
 
 UNITS: dict[type[Spec], Callable[..., Unit]] = {
     ConvSpec: ConvUnit,
     LinearSpec: LinearUnit,
     ResidualSpec: ResidualUnit,
+    BottleneckSpec: BottleneckUnit,
+    SpikingResidualSpec: SpikingResidualUnit,
     PoolSpec: PoolUnit,
+    ModuleSpec: ModuleUnit,
     ReadoutSpec: Readout,
 }
-"""Spec -> unit. All of these can be said in NIR; `stdl_export.from_torch` has the row that says how."""
+"""Spec -> unit. All but modules can be said in NIR; `stdl_export.from_torch` has the row that says how."""
+
+EXPANSION = 4
+"""How many times wider a bottleneck is outside than inside."""
 
 
 def build_unit(spec: Spec, in_shape: Shape, dt: float) -> Unit:
@@ -361,21 +574,41 @@ def conv_layer(
     neuron: NeuronSpec, dt: float,
 ) -> SpikingLayer:  # fmt: skip
     """Convolution, batch normalisation and neuron for maps of `in_shape` (C, H, W)."""
-    _, height, width = pooled_shape(in_shape, kernel, stride, padding, name)
+    synapse, norm_of_it, shape = _conv(name, in_shape, channels, kernel, stride, padding, groups, norm)
+    return SpikingLayer(name, synapse, norm_of_it, Neuron(neuron, dt, shape))
+
+
+def _conv(
+    name: str, in_shape: Shape, channels: int, kernel: int, stride: int, padding: int, groups: int, norm: bool
+) -> tuple[nn.Conv2d, nn.BatchNorm2d | None, Shape]:
+    """Convolution, batch normalisation, and the shape that comes out."""
+    shape = (channels, *pooled_shape(in_shape, kernel, stride, padding, name)[1:])
     synapse = nn.Conv2d(in_shape[0], channels, kernel, stride, padding, groups=groups, bias=not norm)
-    return SpikingLayer(
-        name, synapse, nn.BatchNorm2d(channels) if norm else None, Neuron(neuron, dt, (channels, height, width))
-    )
+    return synapse, nn.BatchNorm2d(channels) if norm else None, shape
 
 
 def pooled_shape(shape: Shape, kernel: int, stride: int, padding: int, name: str) -> Shape:
     """Shape behind a window of kernel x kernel over (C, H, W)."""
+    return window_shape(shape, (kernel, kernel), (stride, stride), padding, name)
+
+
+def window_shape(shape: Shape, kernel: tuple[int, int], stride: tuple[int, int], padding: int, name: str) -> Shape:
+    """Shape behind a window of kernel (height, width) over (C, H, W)."""
     if len(shape) != 3:
         raise ValueError(f"unit '{name}' needs maps (C, H, W), its input has shape {shape}")
-    height, width = ((size + 2 * padding - kernel) // stride + 1 for size in shape[1:])
+    height, width = (
+        (size + 2 * padding - k) // step + 1 for size, k, step in zip(shape[1:], kernel, stride, strict=True)
+    )
     if height < 1 or width < 1:
-        raise ValueError(f"unit '{name}': a window of {kernel} does not fit a map of {shape[1]}x{shape[2]}")
+        raise ValueError(f"unit '{name}': a window of {kernel[0]} does not fit a map of {shape[1]}x{shape[2]}")
     return (shape[0], height, width)
+
+
+def pool_size(pool: int | Literal["global"], in_shape: Shape) -> tuple[int, int] | None:
+    """Kernel and stride (height, width) of the pool in front of a linear map; None: there is none."""
+    if pool == "global":
+        return (in_shape[1], in_shape[2]) if len(in_shape) == 3 else None
+    return (pool, pool) if pool > 1 else None
 
 
 def spiking_neurons(modules: nn.Module) -> Iterator[tuple[str, Neuron]]:
@@ -386,8 +619,8 @@ def spiking_neurons(modules: nn.Module) -> Iterator[tuple[str, Neuron]]:
 
 
 def neuron_node(layer: str, neuron: Neuron) -> str:
-    """NIR node name of a layer's neuron, for example 'conv1.lif'."""
-    return f"{layer}.{neuron.spec.kind.lower()}"
+    """NIR node name of a layer's neuron, for example 'conv1.lif'; a PLIF is a LIF there."""
+    return f"{layer}.{neuron.spec.kind.lower().removeprefix('p')}"
 
 
 class SpikeRecorder:

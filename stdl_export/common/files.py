@@ -14,8 +14,11 @@ from stdl_export.common.errors import BadInput
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it onto `path` when the block succeeds, remove it when it fails."""
+def atomic_file(path: Path, keep: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it onto `path` when the block succeeds, remove it when it fails.
+
+    keep: where the file that `path` was before goes, in the same folder.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
@@ -24,7 +27,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
         yield part
         _keep_umask(part, 0o666)
         _sync(part)
+        if keep is not None and path.exists():
+            path.replace(keep)
         part.replace(path)
+        _sync(path.parent)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -46,6 +52,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what a killed process left behind in a folder: temporary files of `atomic_file`."""
+    for part in folder.glob(".*.part"):
+        if part.is_file() and not part.is_symlink():
+            part.unlink()
 
 
 def require_empty(path: Path) -> None:
@@ -87,5 +100,8 @@ def _keep_umask(path: Path, mode: int) -> None:
 
 def _sync(path: Path) -> None:
     """Flush to disk before the rename, so that a crash leaves the old file or the new one, never an empty one."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    handle = os.open(path, os.O_RDONLY)  # a folder too: a rename is an entry in it
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -7,34 +7,76 @@ each step's logits, mean over T.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from stdl_models.network import SpikingNetwork
 from stdl_models.units import Unit
-from stdl_train.methods.base import BatchResult, OptimizerOptions, finish_step, make_optimizer
+from stdl_train.methods.base import (
+    BatchResult,
+    Layout,
+    MethodOptions,
+    arithmetic,
+    finish_step,
+    gradients_stay_here,
+    make_optimizer,
+    replica,
+    split_batch,
+)
+
+
+class Unrolled(nn.Module):
+    """The network over all time steps as one module: what is called, compiled or replicated."""
+
+    def __init__(self, network: SpikingNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frame: Tensor) -> Tensor:
+        """A frame [B, *shape] -> logits of all steps [T, B, classes]."""
+        x = frame.expand(self.network.spec.T, *frame.shape)
+        for unit in self.network.chain:
+            x = self.run_unit(unit, x)
+        return x
+
+    def run_unit(self, unit: Unit, x: Tensor) -> Tensor:
+        """All time steps of one unit, [T, B, ...] -> [T, B, ...]."""
+        return unit.sequence(x)
 
 
 class Bptt:
     """See the module."""
 
-    def __init__(self, network: SpikingNetwork, options: OptimizerOptions) -> None:
-        self.network, self.options = network, options
+    unrolled: type[Unrolled] = Unrolled
+
+    def __init__(self, network: SpikingNetwork, layout: Layout, options: MethodOptions) -> None:
+        self.network, self.layout, self.options = network, layout, options
         self.parts: list[nn.Module] = [network]
-        self.optimizers = [make_optimizer(options, network.parameters())]
+        factor = options.subnetwork_lr[0] if options.subnetwork_lr else 1.0
+        self.optimizers = [make_optimizer(options.optimizer, network.parameters(), factor)]
+        self._called: nn.Module | None = None
 
     def train_batch(self, frame: Tensor, labels: Tensor) -> BatchResult:
         """See Method.train_batch."""
-        T = self.network.spec.T
-        x = frame.expand(T, *frame.shape)
-        for unit in self.network.chain:
-            x = self.run_unit(unit, x)
-        loss = nn.functional.cross_entropy(x.flatten(0, 1), labels.repeat(T))
-        loss.backward()
-        result = BatchResult(loss.detach()[None], x.detach().mean(0))
-        del x, loss
-        finish_step(self.optimizers[0], self.options.clip)
-        return result
+        self._called = self._called or replica(self.unrolled(self.network), self.options)
+        losses, means = [], []
+        pieces = split_batch(frame, labels, self.layout.micro_batches)
+        for number, (images, part) in enumerate(pieces):
+            stay = number < len(pieces) - 1
+            with gradients_stay_here(self._called, stay), arithmetic(part.device, self.options.precision):
+                logits = self._called(images).float()
+                loss = self._loss(logits, part) * (len(part) / len(labels))
+                loss.backward()
+            losses.append(loss.detach())
+            means.append(logits.detach().mean(0))
+            del logits, loss
+        finish_step(self.optimizers[0], self.options.optimizer.clip)
+        return BatchResult(torch.stack(losses).sum()[None], torch.cat(means))
 
-    def run_unit(self, unit: Unit, x: Tensor) -> Tensor:
-        """All time steps of one unit, [T, B, ...] -> [T, B, ...]."""
-        return unit.sequence(x)
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean over the steps of the cross-entropy of [T, B, classes], or of their running mean's."""
+        T = len(logits)
+        if self.options.loss_on == "mean":
+            logits = logits.cumsum(0) / logits.new_tensor(range(1, T + 1)).view(-1, 1, 1)
+        smoothing = self.options.label_smoothing
+        return nn.functional.cross_entropy(logits.flatten(0, 1), labels.repeat(T), label_smoothing=smoothing)

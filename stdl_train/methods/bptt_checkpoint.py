@@ -15,16 +15,31 @@ from torch.utils.checkpoint import checkpoint
 
 from stdl_models.network import batchnorms
 from stdl_models.units import Unit
-from stdl_train.methods.bptt import Bptt
+from stdl_train.methods.base import arithmetic_now
+from stdl_train.methods.bptt import Bptt, Unrolled
+
+
+class CheckpointedUnits(Unrolled):
+    """Keeps the inputs of units only."""
+
+    def run_unit(self, unit: Unit, x: Tensor) -> Tensor:
+        """As in BPTT, keeping the unit's input only."""
+        again = arithmetic_now()
+        contexts = lambda: (contextlib.nullcontext(), _again(unit, again))  # noqa: E731
+        return cast(Tensor, checkpoint(unit.sequence, x, use_reentrant=False, context_fn=contexts))
 
 
 class BpttCheckpoint(Bptt):
     """See the module."""
 
-    def run_unit(self, unit: Unit, x: Tensor) -> Tensor:
-        """As in BPTT, keeping the unit's input only."""
-        contexts = lambda: (contextlib.nullcontext(), _same_running_statistics(unit))  # noqa: E731
-        return cast(Tensor, checkpoint(unit.sequence, x, use_reentrant=False, context_fn=contexts))
+    unrolled = CheckpointedUnits
+
+
+@contextlib.contextmanager
+def _again(unit: Unit, arithmetic: contextlib.AbstractContextManager[object]) -> Iterator[None]:
+    """Around the second forward pass of a unit."""
+    with arithmetic, _same_running_statistics(unit):
+        yield
 
 
 @contextlib.contextmanager

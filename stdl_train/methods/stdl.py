@@ -1,4 +1,6 @@
-"""Spatio-temporal decoupled learning (Ma, Chen, Tan, Wu 2025, arXiv 2506.01117), subnetwork-major.
+"""Spatio-temporal decoupled learning (Ma, Chen, Tan, Wu 2025, arXiv 2506.01117).
+
+Subnetwork-major, the default order of work:
 
     for k in subnetworks:
         for t in 1..T:
@@ -8,14 +10,16 @@
             backward                     frees all that was kept for (k, t); gradients add up
         optimizer step for (body_k, head_k); its gradients and states are dropped
 
-So one subnetwork's activations, states and gradients are alive at a time, and only for one time step; the spikes at the
-borders are all that grows with T. With one subnetwork this is learning without gradients through time at full depth
-("online"; SLTT, Meng et al. 2023); without copies the heads are linear classifiers ("local").
+So one subnetwork's activations, states and gradients are alive at a time, and only for one time step (`time_chunk`
+steps, where a plan says so); the spikes at the borders are all that grows with T. Time-major order (`for t: for k:`)
+keeps every subnetwork's states and gradients, and no border: for sequences that are still coming in. Both give the same
+gradients. With one subnetwork this is learning without gradients through time at full depth ("online"; SLTT, Meng et
+al. 2023); without copies the heads are linear classifiers ("local").
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,63 +27,154 @@ from torch import Tensor, nn
 from stdl_models.network import SpikingNetwork
 from stdl_models.units import State
 from stdl_train.borders import PackedSpikes, pack
-from stdl_train.methods.base import BatchResult, OptimizerOptions, finish_step, make_optimizer
+from stdl_train.methods.base import (
+    BatchResult,
+    Layout,
+    MethodOptions,
+    arithmetic,
+    finish_step,
+    gradients_stay_here,
+    make_optimizer,
+    replica,
+    split_batch,
+)
+from stdl_train.methods.losses import StepLoss
+from stdl_train.methods.traces import Traces
 from stdl_train.split import Subnetwork, border_values
+
+Border = list[PackedSpikes]
+"""What one micro-batch puts out at a border, one entry for each time chunk."""
 
 
 class Stdl:
     """See the module; `subnetworks` cover the network's units in order."""
 
-    def __init__(self, network: SpikingNetwork, subnetworks: Sequence[Subnetwork], options: OptimizerOptions) -> None:
-        self.network, self.subnetworks, self.options = network, list(subnetworks), options
+    def __init__(
+        self, network: SpikingNetwork, subnetworks: Sequence[Subnetwork], layout: Layout, options: MethodOptions
+    ) -> None:
+        self.network, self.subnetworks, self.layout, self.options = network, list(subnetworks), layout, options
         self.parts: list[nn.Module] = list(subnetworks)
-        self.optimizers = [make_optimizer(options, subnetwork.parameters()) for subnetwork in subnetworks]
+        factors = options.subnetwork_lr or (1.0,) * len(self.subnetworks)
+        self.optimizers = [
+            make_optimizer(options.optimizer, subnetwork.parameters(), factor)
+            for subnetwork, factor in zip(subnetworks, factors, strict=True)
+        ]
         values = iter(border_values(network.chain[:-1]))
-        self._most = [[next(values) for _ in subnetwork.body][-1] for subnetwork in self.subnetworks]
-        self._most[-1] = None
+        self.most = [[next(values) for _ in subnetwork.body][-1] for subnetwork in self.subnetworks]
+        self.most[-1] = None
+        self._traces = [Traces(subnetwork) if options.traces else None for subnetwork in self.subnetworks]
+        self._called: list[nn.Module] = []
 
     def train_batch(self, frame: Tensor, labels: Tensor) -> BatchResult:
         """See Method.train_batch."""
-        border: list[PackedSpikes] = []
+        if self.options.order == "time":
+            return self._time_major(frame, labels)
+        pieces = split_batch(frame, labels, self.layout.micro_batches)
+        inputs: list[Tensor | Border] = [piece for piece, _ in pieces]
         losses, logits = [], torch.empty(0)
-        for index, (subnetwork, optimizer) in enumerate(zip(self.subnetworks, self.optimizers, strict=True)):
-            inputs = border if index else frame
-            loss, logits, border = self.run_subnetwork(subnetwork, inputs, labels, self._most[index])
+        for index in range(len(self.subnetworks)):
+            loss, logits, inputs = self.train_part(index, inputs, [part for _, part in pieces])
             losses.append(loss)
-            finish_step(optimizer, self.options.clip)
         return BatchResult(torch.stack(losses), logits)
 
-    def run_subnetwork(
-        self, subnetwork: Subnetwork, inputs: Tensor | list[PackedSpikes], labels: Tensor, most: int | None
-    ) -> tuple[Tensor, Tensor, list[PackedSpikes]]:
-        """All T steps of one subnetwork: its gradients are summed in place.
+    def train_part(
+        self, index: int, inputs: list[Tensor | Border], labels: list[Tensor]
+    ) -> tuple[Tensor, Tensor, list[Tensor | Border]]:
+        """All micro-batches of one subnetwork and its optimizer step.
 
-        inputs: a frame for all steps, or the spikes in front of it, one a step; each is dropped once used.
-        most: the largest value at its border; None: nothing stands behind it. Returns the loss, the mean logits, the
-        border.
+        Returns its loss, the mean logits [B, classes] and its border, for each micro-batch. `inputs` are used up.
         """
-        T = self.network.spec.T
+        total = sum(map(len, labels))
+        losses, logits, borders = [], [], list[Tensor | Border]()
+        for number, part in enumerate(labels):
+            last = number == len(labels) - 1
+            loss, mean, border = self.run_subnetwork(index, inputs[number], part, len(part) / total, last)
+            inputs[number] = []  # what was in front is not needed any more
+            losses.append(loss)
+            logits.append(mean)
+            borders.append(border)
+        finish_step(self.optimizers[index], self.options.optimizer.clip)
+        return torch.stack(losses).sum(), torch.cat(logits), borders
+
+    def run_subnetwork(
+        self, index: int, inputs: Tensor | Border, labels: Tensor, share: float = 1.0, last: bool = True
+    ) -> tuple[Tensor, Tensor, Border]:
+        """All T steps of one subnetwork on one micro-batch: its gradients are summed in place.
+
+        inputs: a frame for all steps, or the spikes in front, one entry a chunk; each is dropped once used. share: of
+        the batch. last: nothing of this batch comes behind. Returns the loss, the mean logits, the border.
+        """
+        called, most, traces = self._call(index), self.most[index], self._traces[index]
+        if traces:
+            traces.forget()
         body: list[State] | None = None
         head: list[State] | None = None
-        border: list[PackedSpikes] = []
-        loss_sum, logits_sum = torch.zeros((), device=labels.device), torch.zeros((), device=labels.device)
+        border: Border = []
+        judge, loss_sum = StepLoss(self.options, labels, self.network.spec.T), 0.0 * labels.sum()
         if isinstance(inputs, list):
             inputs.reverse()  # so that pop() takes them in order
-        for _ in range(T):
-            x = inputs.pop().unpack() if isinstance(inputs, list) else inputs
-            spikes, body = subnetwork.step(x, body)
-            body = detached(body)
-            if most is not None:
-                border.append(pack(spikes, most))
-            logits, head = subnetwork.logits(spikes, head)
-            head = detached(head)
-            loss = nn.functional.cross_entropy(logits, labels) / T
-            loss.backward()
-            loss_sum, logits_sum = loss_sum + loss.detach(), logits_sum + logits.detach() / T
-            del x, spikes, logits, loss
-        return loss_sum, logits_sum, border
+        for steps, stay in self._chunks(last):
+            x = inputs.pop().unpack() if isinstance(inputs, list) else inputs.expand(steps, *inputs.shape)
+            with gradients_stay_here(called, stay), arithmetic(labels.device, self.options.precision):
+                spikes, logits, body, head = called(x, body, head)
+                if most is not None:
+                    border.append(pack(spikes, most))
+                loss = judge(logits) * share
+                del x, spikes, logits
+                loss.backward()
+            loss_sum = loss_sum + loss.detach()
+            del loss
+        return loss_sum, judge.sum / self.network.spec.T, border
 
+    def border_in_front(self, index: int, batch: int) -> Border:
+        """What stands in front of a subnetwork for a micro-batch: silence, to count bytes with."""
+        shape, most = self.subnetworks[index].body[0].in_shape, self.most[index - 1]
+        device = next(self.subnetworks[index].parameters()).device
+        dtype = torch.bfloat16 if self.options.precision == "bf16" else torch.float32
+        assert most is not None
+        return [
+            pack(torch.zeros(steps, batch, *shape, device=device, dtype=dtype), most) for steps, _ in self._chunks(True)
+        ]
 
-def detached(states: list[State]) -> list[State]:
-    """Potentials as values only, detached when stored, so that nothing of this time step's graph stays alive."""
-    return [tuple(None if v is None else v.detach() for v in state) for state in states]
+    def _call(self, index: int) -> nn.Module:
+        """A subnetwork as it is called: made at first use, when its device is settled."""
+        if not self._called:
+            self._called = [replica(subnetwork, self.options) for subnetwork in self.subnetworks]
+        return self._called[index]
+
+    def _chunks(self, last: bool) -> Iterator[tuple[int, bool]]:
+        """Steps of each chunk, and whether its gradients need not be exchanged yet."""
+        T, size = self.network.spec.T, self.layout.time_chunk
+        for begun in range(0, T, size):
+            steps = min(size, T - begun)
+            yield steps, not (last and begun + steps == T)
+
+    def _time_major(self, frame: Tensor, labels: Tensor) -> BatchResult:
+        """The other order of work: all subnetworks in each chunk of steps, one optimizer step each at the end."""
+        count, T = len(self.subnetworks), self.network.spec.T
+        losses, logits = torch.zeros(count, device=labels.device), []
+        pieces = split_batch(frame, labels, self.layout.micro_batches)
+        for number, (images, part) in enumerate(pieces):
+            states: list[tuple[list[State] | None, list[State] | None]] = [(None, None)] * count
+            judges = [StepLoss(self.options, part, T) for _ in self.subnetworks]
+            share = len(part) / len(labels)
+            for traces in filter(None, self._traces):
+                traces.forget()
+            for steps, stay in self._chunks(number == len(pieces) - 1):
+                x = images.expand(steps, *images.shape)
+                for index in range(count):
+                    called = self._call(index)
+                    with gradients_stay_here(called, stay), arithmetic(part.device, self.options.precision):
+                        spikes, y, *after = called(x, *states[index])
+                        loss = judges[index](y) * share
+                        x = spikes.detach()
+                        del spikes, y
+                        loss.backward()
+                    states[index] = (after[0], after[1])
+                    losses[index] += loss.detach()
+                    del loss, after
+                del x
+            logits.append(judges[-1].sum / T)
+        for optimizer in self.optimizers:
+            finish_step(optimizer, self.options.optimizer.clip)
+        return BatchResult(losses, torch.cat(logits))

@@ -18,7 +18,7 @@ from stdl_export.tensorrt import Profile
 from stdl_models.nets.registry import build_network, network_spec
 from stdl_models.network import InputSpec
 from stdl_runtimes import base, reference
-from stdl_train.methods.base import OptimizerOptions
+from stdl_train.methods.base import MethodOptions, OptimizerOptions
 from stdl_train.methods.registry import build_method
 from stdl_train.plan import PlanRequest, make_plan
 
@@ -51,9 +51,9 @@ def test_an_engine_gives_the_references_spikes(tmp_path, form: TimeForm):
 @pytest.mark.parametrize("method", ["stdl", "bptt"])
 def test_predicted_bytes_are_within_ten_percent_of_the_devices_peak(method):
     spec = network_spec("vgg11", InputSpec(shape=(3, 32, 32)), tuple("0123456789"), T=4)
-    options = OptimizerOptions()
-    plan = make_plan(spec, PlanRequest(method, 64, 4, options))
-    trainer = build_method(method, build_network(spec).train(), plan.parts, options)
+    options = MethodOptions()
+    plan = make_plan(spec, PlanRequest(method, 64, options, subnetworks=4))
+    trainer = build_method(method, build_network(spec).train(), plan.layout, options)
     for part in trainer.parts:
         part.cuda()
     frame, labels = torch.rand(64, 3, 32, 32, device="cuda"), torch.zeros(64, dtype=torch.long, device="cuda")
@@ -65,12 +65,12 @@ def test_predicted_bytes_are_within_ten_percent_of_the_devices_peak(method):
 
 def test_a_device_trains_what_the_cpu_trains():
     spec = plain_spec()
-    options = OptimizerOptions(name="sgd", lr=0.1)
-    plan = make_plan(spec, PlanRequest("stdl", 4, 3, options))
+    options = MethodOptions(optimizer=OptimizerOptions(name="sgd", lr=0.1))
+    plan = make_plan(spec, PlanRequest("stdl", 4, options, subnetworks=3))
     losses = {}
     for device in ("cpu", "cuda"):
         torch.manual_seed(0)
-        trainer = build_method("stdl", build_network(spec).train(), plan.parts, options)
+        trainer = build_method("stdl", build_network(spec).train(), plan.layout, options)
         for part in trainer.parts:
             part.to(device)
         frame = torch.rand(4, 2, 6, 6, generator=torch.Generator().manual_seed(1)).to(device)

@@ -7,7 +7,17 @@ from hypothesis import strategies as st
 
 from stdl_models.network import InputSpec, NetworkSpec, SpikingNetwork, batchnorms
 from stdl_models.neurons import NeuronSpec
-from stdl_models.units import ConvSpec, LinearSpec, PoolSpec, ReadoutSpec, ResidualSpec
+from stdl_models.units import (
+    BottleneckSpec,
+    ConvSpec,
+    LinearSpec,
+    PoolSpec,
+    ReadoutSpec,
+    ResidualSpec,
+    SpikingResidualSpec,
+)
+
+BLOCKS = (ResidualSpec, BottleneckSpec, SpikingResidualSpec)
 
 CLASSES = ("a", "b", "c")
 
@@ -57,6 +67,20 @@ def residual_spec(T=4, neuron_spec=None) -> NetworkSpec:
     )
 
 
+def blocks_spec(block, T=4, neuron_spec=None, norm=True) -> NetworkSpec:
+    """Stem, a block of a kind with an identity shortcut, one with a convolution, a linear unit behind a global pool."""
+    n = neuron_spec or neuron()
+    return make_spec(
+        [
+            ConvSpec(name="stem", channels=8, norm=norm, neuron=n),
+            block(name="b1", channels=8, norm=norm, neuron=n),
+            block(name="b2", channels=12, stride=2, norm=norm, neuron=n),
+            LinearSpec(name="f1", features=6, pool="global", norm=norm, neuron=n),
+        ],
+        T=T,
+    )
+
+
 def lively(network: SpikingNetwork, seed: int = 0) -> SpikingNetwork:
     """Random normalisation and per-neuron fields, such that every layer spikes, in eval mode."""
     generator = torch.Generator().manual_seed(seed)
@@ -102,7 +126,7 @@ def network_specs(draw) -> NetworkSpec:
     n = neuron(kind=draw(st.sampled_from(["IF", "LIF"])), reset=draw(st.sampled_from(["v_reset", "subtract"])))
     units = [ConvSpec(name="u0", channels=draw(st.integers(2, 4)), norm=draw(st.booleans()), neuron=n)]
     for index in range(1, draw(st.integers(2, 4))):
-        kind = draw(st.sampled_from(["conv", "residual", "pool"]))
+        kind = draw(st.sampled_from(["conv", "residual", "bottleneck", "spiking_residual", "pool"]))
         name = f"u{index}"
         if kind == "conv":
             units.append(
@@ -115,12 +139,10 @@ def network_specs(draw) -> NetworkSpec:
                     neuron=n,
                 )
             )
-        elif kind == "residual":
-            units.append(
-                ResidualSpec(
-                    name=name, channels=draw(st.integers(2, 4)), stride=draw(st.sampled_from([1, 2])), neuron=n
-                )
-            )
+        elif kind != "pool":
+            block = {"residual": ResidualSpec, "bottleneck": BottleneckSpec, "spiking_residual": SpikingResidualSpec}
+            channels, stride, norm = draw(st.integers(2, 5)), draw(st.sampled_from([1, 2])), draw(st.booleans())
+            units.append(block[kind](name=name, channels=channels, stride=stride, norm=norm, neuron=n))
         else:
             units.append(PoolSpec(name=name, kernel=2, stride=1, padding=1))
     if draw(st.booleans()):

@@ -8,13 +8,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import lively, make_spec, network_specs, neuron, plain_spec, residual_spec
+from networks import BLOCKS, blocks_spec, lively, make_spec, network_specs, neuron, plain_spec, residual_spec
+from run_onnx import run_sequence, run_steps
+from torch import nn
 
 from stdl_export import from_torch, graph
+from stdl_export.common.errors import BadInput
 from stdl_export.fold import fold
 from stdl_models.nets.registry import build_network
 from stdl_models.neurons import NeuronSpec
-from stdl_models.units import UNITS, ConvSpec, LinearSpec, ReadoutSpec, SpikeRecorder
+from stdl_models.units import UNITS, ConvSpec, LinearSpec, ModuleSpec, ReadoutSpec, SpikeRecorder, SpikingResidualSpec
 from stdl_runtimes import reference
 
 
@@ -45,6 +48,36 @@ def test_a_residual_sum_is_fan_in_and_equal_sets_are_kept_once():
     assert sources["readout.pool"] == ("r3.b.lif", "r3.shortcut.lif")
     assert isinstance(written.nodes["readout.flatten"], nir.Flatten)
     assert written.nodes["readout.pool"].kernel_size.tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_currents_that_are_added_are_fan_in_to_the_neuron(norm):
+    written = from_torch.to_nir(fold(lively(build_network(blocks_spec(SpikingResidualSpec, norm=norm)))))
+    sources = graph.sources(written)
+    assert sources["b1.b.lif"] == ("b1.b", "stem.lif")  # the shortcut is the input itself
+    assert sources["b2.b.lif"] == ("b2.b", "b2.shortcut")  # or a convolution without a neuron
+    assert sources["f1.pool"] == ("b2.b.lif",)
+    assert "b2.shortcut.lif" not in written.nodes
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("reset", ["v_reset", "subtract"])
+def test_onnx_computes_every_block(block, reset):
+    """Both lowerings in onnxruntime against torch: T=4, batch 3, every layer spiking."""
+    network = fold(lively(build_network(blocks_spec(block, neuron_spec=neuron(reset=reset)))))
+    frame = torch.rand(3, 2, 6, 6, generator=torch.Generator().manual_seed(2)) * 2
+    with torch.no_grad(), SpikeRecorder(network) as recorder:
+        logits = network(frame)
+    assert all(0 < torch.stack(steps).mean() < 1 for steps in recorder.spikes.values())
+    written = from_torch.to_nir(network)
+    np.testing.assert_allclose(run_steps(written, frame.numpy(), 4), logits.numpy(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(run_sequence(written, frame.numpy(), 4), logits.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_module_of_the_user_is_refused_with_what_to_use_instead():
+    units = [*plain_spec().units[:2], ModuleSpec(name="m", what="MaxPool2d(2)", module=nn.MaxPool2d(2))]
+    with pytest.raises(BadInput, match=r"unit 'm': MaxPool2d\(2\): NIR has no max pooling: use PoolSpec"):
+        from_torch.to_nir(fold(build_network(make_spec(units)).eval()))
 
 
 def test_metadata_shapes_and_biases():

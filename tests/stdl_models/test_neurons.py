@@ -173,3 +173,73 @@ def test_a_dry_run_uses_the_same_operations():
         k is None for k in (dry.decay, dry.gain, dry.leak)
     ]
     assert coefficients("IF", {"r": torch.tensor(1e4)}, 1e-4).gain is None
+
+
+def as_lif(neuron):
+    """The LIF with a PLIF's tau and r of now, which is what the export writes."""
+    lif = Neuron(NeuronSpec(**{**neuron.spec.model_dump(), "kind": "LIF"}), neuron.dt, neuron.shape)
+    lif.set_fields(**{name: value.detach() for name, value in neuron.fields.items()})
+    return lif
+
+
+@given(
+    w=st.floats(-6, 6, width=32),
+    dt=st.floats(1e-6, 1e-1),
+    gain=st.one_of(st.just(1.0), st.floats(0.01, 20)),
+    v_leak=st.sampled_from([0.0, 0.3]),
+)
+@settings(max_examples=100, deadline=None)
+def test_a_trained_plif_is_the_lif_that_is_exported(w, dt, gain, v_leak):
+    neuron = Neuron(NeuronSpec(kind="PLIF", gain=gain, v_leak=v_leak), dt, (5,))
+    with torch.no_grad():
+        neuron.w.fill_(w)
+    lif = as_lif(neuron)
+    x = torch.randn(6, 3, 5, generator=torch.Generator().manual_seed(0)) * 2 / gain
+    assert torch.equal(neuron.sequence(x), lif.sequence(x))
+    mine, other = neuron.coefficients(), lif.coefficients()
+    assert torch.equal(mine.decay, torch.ones(()) if other.decay is None else other.decay)
+    assert float(1 if mine.gain is None else mine.gain) == pytest.approx(gain, rel=1e-6)  # does not move with tau
+
+
+def test_a_plif_starts_at_its_beta_and_stores_w_alone():
+    neuron = Neuron(NeuronSpec(kind="PLIF", beta=0.5), 1e-4, (3,))
+    assert neuron.coefficients().decay.item() == 0.5
+    assert set(neuron.state_dict()) == {"w", "v_leak", "v_threshold", "v_reset"}
+    with torch.no_grad():
+        neuron.w.fill_(1.5)
+    other = Neuron(NeuronSpec(kind="PLIF", beta=0.9), 1e-4, (3,))
+    other.load_state_dict(neuron.state_dict())
+    assert torch.equal(other.fields["tau"], neuron.fields["tau"])
+    with pytest.raises(KeyError, match="'tau' of a PLIF follows from its parameter w"):
+        neuron.set_fields(tau=torch.tensor(1e-4))
+
+
+def test_the_gradient_of_a_plifs_time_constant_against_float64():
+    """Below the threshold the potential is smooth in w: three Euler steps written out, derivative by differences."""
+    currents, v_leak, dt, w = (0.4, 0.1, 0.3), 0.2, 1e-3, 0.7
+
+    def potential(w: float) -> float:
+        rate, v = 1 / (1 + np.exp(-w)), 0.0
+        for current in currents:
+            v = (1 - rate) * v + 0.9 * current + rate * v_leak
+        return v
+
+    neuron = Neuron(NeuronSpec(kind="PLIF", gain=0.9, v_leak=v_leak, v_threshold=10.0), dt, (1,))
+    with torch.no_grad():
+        neuron.w.fill_(w)
+    v = None
+    for current in currents:
+        _, v = neuron(torch.tensor([[current]]), v)
+    assert v.item() == pytest.approx(potential(w), rel=1e-6)
+    v.sum().backward()
+    assert neuron.w.grad.item() == pytest.approx((potential(w + 1e-5) - potential(w - 1e-5)) / 2e-5, rel=1e-5)
+
+
+def test_a_plif_trains_through_its_spikes():
+    neuron = Neuron(NeuronSpec(kind="PLIF"), 1e-4, (8,))
+    neuron.sequence(torch.rand(4, 2, 8, generator=torch.Generator().manual_seed(0)) * 2).sum().backward()
+    assert neuron.w.grad.abs() > 0
+    with torch.device("meta"):
+        dry = Neuron(NeuronSpec(kind="PLIF"), 1e-4, (8,))
+        dry.sequence(torch.rand(4, 2, 8)).sum().backward()
+    assert dry.w.grad.shape == ()

@@ -37,7 +37,7 @@ def fails(capsys, *args) -> str:
 
 def test_a_run_folder_holds_all_that_design_says(finished):
     assert {path.name for path in finished.iterdir()} == {
-        "recipe.toml", "network.safetensors", "golden.npz", "metrics.jsonl", "checkpoint",
+        "recipe.toml", "network.safetensors", "golden.npz", "metrics.jsonl", "checkpoint", "report.html",
     }  # fmt: skip
     metrics = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in metrics] == [1, 2, 3]
@@ -81,7 +81,7 @@ def test_plan_prints_bytes_and_trains_nothing(tmp_path, capsys):
     assert run(cli.main, ["digits-vgg5", "--plan", "--out", str(tmp_path / "x"), "--memory-budget", "16MiB"]) == 0
     out = capsys.readouterr().out
     assert "predicted bytes of a training step" in out
-    assert "BPTT on the same network" in out
+    assert "bptt-checkpoint" in out
     assert "16.00 MiB" in out
     assert not (tmp_path / "x").exists()
 
@@ -124,6 +124,7 @@ def test_a_broken_checkpoint_is_named_and_left_as_it_is(tmp_path, capsys, finish
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     (folder / "network.safetensors").unlink()
+    (folder / "checkpoint" / "previous.safetensors").unlink()
     checkpoint = folder / "checkpoint" / "last.safetensors"
     whole = checkpoint.read_bytes()
     checkpoint.write_bytes(whole[: len(whole) // 2])

@@ -14,8 +14,8 @@ from stdl_models.nets.registry import build_network
 from stdl_models.network import batchnorms
 from stdl_models.units import SpikeRecorder
 from stdl_train.merge import chain, merge, prove_equal, reestimate_batchnorm, run_chained, write_golden
-from stdl_train.methods.base import OptimizerOptions
-from stdl_train.methods.registry import Part, build_method
+from stdl_train.methods.base import Layout, MethodOptions, Part
+from stdl_train.methods.registry import build_method
 from stdl_train.plan import PlanRequest, make_plan
 from stdl_train.split import cut_points
 
@@ -24,8 +24,8 @@ def trained(spec, method="stdl"):
     """A method after two batches, with lively units."""
     torch.manual_seed(1)
     network = build_network(spec)
-    parts = make_plan(spec, PlanRequest(method, 4, 3, OptimizerOptions())).parts
-    m = build_method(method, network, parts, OptimizerOptions())
+    layout = make_plan(spec, PlanRequest(method, 4, subnetworks=3)).layout
+    m = build_method(method, network, layout, MethodOptions())
     lively(network)
     for part in m.parts:
         part.train()
@@ -111,5 +111,5 @@ def test_golden_samples_hold_what_the_network_does(tmp_path):
 
 def test_a_part_that_covers_all_is_merged_too():
     network = build_network(plain_spec()).train()
-    method = build_method("online", network, (Part(0, 4),), OptimizerOptions())
+    method = build_method("online", network, Layout((Part(0, 4),)), MethodOptions())
     merge(method, torch.rand(3, 2, 6, 6))

@@ -8,38 +8,17 @@ import pytest
 import torch
 from networks import plain_spec, residual_spec
 from torch import nn
+from training import batch, layout_of
 
 from stdl_models.nets.registry import build_network
-from stdl_models.network import batchnorms
+from stdl_models.network import batchnorms, step_chain
 from stdl_train.memory import SavedBytes
-from stdl_train.methods.base import OptimizerOptions, make_optimizer
-from stdl_train.methods.registry import METHODS, Part, build_method, build_subnetworks
-from stdl_train.methods.stdl import Stdl, detached
-from stdl_train.split import cut_points
+from stdl_train.methods.base import Layout, MethodOptions, OptimizerOptions, Part, make_optimizer
+from stdl_train.methods.registry import METHODS, build_method, build_subnetworks
+from stdl_train.methods.stdl import Stdl
 
-SGD = OptimizerOptions(name="sgd", lr=0.1, weight_decay=0.0)
-
-
-def batch(spec, size=6):
-    generator = torch.Generator().manual_seed(5)
-    return (
-        torch.rand(size, *spec.input.shape, generator=generator) * 3,
-        torch.arange(size) % len(spec.classes),
-    )
-
-
-def parts_of(network, copies=1):
-    cuts = cut_points(network)[:2]
-    firsts, lasts = [0, *(c + 1 for c in cuts)], [*cuts, len(network.units) - 1]
-    later = [[i for i in range(last + 1, len(network.units)) if network.units[i].layers] for last in lasts]
-    return tuple(
-        Part(first, last, tuple(rest[:copies]) if rest else ())
-        for first, last, rest in zip(firsts, lasts, later, strict=True)
-    )
-
-
-def gradients(modules):
-    return {f"{i}.{name}": p.grad for i, m in enumerate(modules) for name, p in m.named_parameters()}
+SGD = MethodOptions(optimizer=OptimizerOptions(name="sgd", lr=0.1, weight_decay=0.0))
+WHOLE = Layout((Part(0, 4),))
 
 
 def run_without_step(method, frame, labels, monkeypatch):
@@ -63,14 +42,18 @@ def test_one_subnetwork_and_one_step_is_backpropagation(make, monkeypatch):
     network = build_network(spec).train()
     twin = copy.deepcopy(network)
     frame, labels = batch(spec)
-    online = build_method("online", network, (Part(0, len(network.units) - 1),), SGD)
+    online = build_method("online", network, Layout((Part(0, len(network.units) - 1),)), SGD)
     ours, result = run_without_step(online, frame, labels, monkeypatch)
-    theirs, expected = run_without_step(build_method("bptt", twin, (), SGD), frame, labels, monkeypatch)
+    theirs, expected = run_without_step(build_method("bptt", twin, WHOLE, SGD), frame, labels, monkeypatch)
     torch.testing.assert_close(result.loss, expected.loss)
     torch.testing.assert_close(result.logits, expected.logits)
     for (name, p), q in zip(network.named_parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(ours[id(p)], theirs[id(q)], rtol=1e-4, atol=1e-6, msg=name)
     assert any(ours[id(p)].abs().max() > 0 for p in network.units[0].parameters())
+
+
+def detached(states):
+    return [tuple(None if v is None else v.detach() for v in state) for state in states]
 
 
 @pytest.mark.parametrize("make", [plain_spec, residual_spec])
@@ -79,7 +62,7 @@ def test_subnetwork_major_equals_time_major_bit_for_bit(make, monkeypatch):
     spec = make(T=4)
     torch.manual_seed(0)
     network = build_network(spec).train()
-    method = build_method("stdl", network, parts_of(network), SGD)
+    method = build_method("stdl", network, layout_of(network), SGD)
     twins = copy.deepcopy(method.subnetworks)
     frame, labels = batch(spec)
     ours, _ = run_without_step(method, frame, labels, monkeypatch)
@@ -88,8 +71,8 @@ def test_subnetwork_major_equals_time_major_bit_for_bit(make, monkeypatch):
     for _ in range(spec.T):
         x = frame
         for twin, state in zip(twins, states, strict=True):
-            spikes, body = twin.step(x.detach(), state[0])
-            logits, head = twin.logits(spikes, state[1])
+            spikes, body = step_chain(twin.body, x.detach(), state[0])
+            logits, head = step_chain(twin.head, spikes, state[1])
             state[:] = [detached(body), detached(head)]
             (nn.functional.cross_entropy(logits, labels) / spec.T).backward()
             x = spikes
@@ -104,14 +87,14 @@ def test_subnetwork_major_equals_time_major_bit_for_bit(make, monkeypatch):
 def test_local_losses_reach_their_own_subnetwork_only():
     spec = plain_spec()
     network = build_network(spec).train()
-    method = build_method("stdl", network, parts_of(network), SGD)
+    method = build_method("stdl", network, layout_of(network), SGD)
     frame, labels = batch(spec)
     first, second, third = method.subnetworks
-    _, _, border = method.run_subnetwork(first, frame, labels, 1)
+    _, _, border = method.run_subnetwork(0, frame, labels)
     assert len(border) == spec.T
     assert all(p.grad is not None for p in first.parameters())
     first.zero_grad(set_to_none=True)
-    method.run_subnetwork(second, border, labels, 1)
+    method.run_subnetwork(1, border, labels)
     assert border == []  # each step's spikes are dropped once used
     assert all(p.grad is None for p in first.parameters())
     assert all(p.grad is None for p in third.parameters())
@@ -122,13 +105,14 @@ def test_no_gradient_crosses_time_steps():
     """The potential comes in without a graph behind it, from the second step on."""
     spec = plain_spec(T=2)
     network = build_network(spec).train()
-    method = build_method("stdl", network, parts_of(network), SGD)
+    method = build_method("stdl", network, layout_of(network), SGD)
     seen = []
     unit = network.units[0]
-    unit.layer.neuron.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[1]))
+    original = unit.chunk
+    unit.chunk = lambda x, state: seen.append(state) or original(x, state)
     method.train_batch(*batch(spec))
-    assert seen[0] is None
-    assert not seen[1].requires_grad
+    assert seen[0] == (None,)
+    assert not seen[1][0].requires_grad
 
 
 @pytest.mark.parametrize("make", [plain_spec, residual_spec])
@@ -138,8 +122,8 @@ def test_checkpointed_bptt_has_bptts_gradients_and_statistics(make, monkeypatch)
     network = build_network(spec).train()
     twin = copy.deepcopy(network)
     frame, labels = batch(spec)
-    ours, _ = run_without_step(build_method("bptt-checkpoint", network, (), SGD), frame, labels, monkeypatch)
-    theirs, _ = run_without_step(build_method("bptt", twin, (), SGD), frame, labels, monkeypatch)
+    ours, _ = run_without_step(build_method("bptt-checkpoint", network, WHOLE, SGD), frame, labels, monkeypatch)
+    theirs, _ = run_without_step(build_method("bptt", twin, WHOLE, SGD), frame, labels, monkeypatch)
     for (name, p), q in zip(network.named_parameters(), twin.named_parameters(), strict=True):
         assert torch.equal(ours[id(p)], theirs[id(q[1])]), name
     for a, b in zip(batchnorms(network), batchnorms(twin), strict=True):
@@ -154,7 +138,7 @@ def test_bptt_does_carry_gradients_through_time():
     for T in (2, 6):
         for name in ("bptt", "stdl"):
             network = build_network(plain_spec(T=T)).train()
-            method = build_method(name, network, parts_of(network), SGD)
+            method = build_method(name, network, layout_of(network), SGD)
             with SavedBytes([p for part in method.parts for p in part.parameters()]) as count:
                 method.train_batch(*batch(network.spec))
             saved[name, T] = count.peak
@@ -167,11 +151,9 @@ def test_every_method_learns_a_batch_by_heart(name):
     torch.manual_seed(0)
     spec = plain_spec(T=3)
     network = build_network(spec).train()
-    options = OptimizerOptions(lr=1e-2)
-    parts = parts_of(network, copies=1 if METHODS[name].copies else 0)
-    if not METHODS[name].splits:
-        parts = (Part(0, len(network.units) - 1),)
-    method = build_method(name, network, parts, options)
+    options = MethodOptions(optimizer=OptimizerOptions(lr=1e-2))
+    layout = layout_of(network, copies=0 if METHODS[name].copies == "none" else 1) if METHODS[name].splits else WHOLE
+    method = build_method(name, network, layout, options)
     frame, labels = batch(spec)
     first = method.train_batch(frame, labels).loss[-1]
     for _ in range(40):
@@ -182,10 +164,10 @@ def test_every_method_learns_a_batch_by_heart(name):
 
 def test_subnetworks_share_the_networks_units_and_cover_them():
     network = build_network(plain_spec())
-    subnetworks = build_subnetworks(network, parts_of(network))
+    subnetworks = build_subnetworks(network, layout_of(network))
     assert [unit for s in subnetworks for unit in s.body] == network.chain[:-1]
     assert subnetworks[-1].head == [network.readout]
-    assert isinstance(build_method("stdl", network, parts_of(network), SGD), Stdl)
+    assert isinstance(build_method("stdl", network, layout_of(network), SGD), Stdl)
 
 
 def test_clipping_and_decay_groups():
@@ -194,7 +176,12 @@ def test_clipping_and_decay_groups():
     by_decay = {group["weight_decay"]: group["params"] for group in optimizer.param_groups}
     assert all(p.dim() > 1 for p in by_decay[0.1])
     assert all(p.dim() == 1 for p in by_decay[0.0])
-    method = build_method("bptt", network.train(), (), OptimizerOptions(name="sgd", lr=1.0, clip=1e-9, weight_decay=0))
+    method = build_method(
+        "bptt",
+        network.train(),
+        WHOLE,
+        MethodOptions(optimizer=OptimizerOptions(name="sgd", lr=1.0, clip=1e-9, weight_decay=0)),
+    )
     before = [p.detach().clone() for p in network.parameters()]
     method.train_batch(*batch(network.spec))
     assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(before, network.parameters(), strict=True))

@@ -13,13 +13,14 @@ from networks import network_specs, plain_spec, residual_spec
 from stdl_export.common.errors import BadInput
 from stdl_models.nets.registry import build_network, network_spec
 from stdl_models.network import InputSpec
-from stdl_train.methods.base import OptimizerOptions
 from stdl_train.plan import PlanRequest, make_plan
 from stdl_train.split import cut_points
 
 
-def request(method="stdl", budget=None, subnetworks=3, most_copies=None):
-    return PlanRequest(method, 4, subnetworks, OptimizerOptions(), budget, most_copies)
+def request(method="stdl", budget=None, subnetworks=3, most_copies=None, **more):
+    return PlanRequest(
+        method, more.pop("batch", 4), subnetworks=subnetworks, budget=budget, most_copies=most_copies, **more
+    )
 
 
 def smallest(spec, **more):
@@ -34,13 +35,13 @@ def test_the_smallest_budget_named_works_and_one_byte_less_does_not(make):
     least = smallest(spec)
     plan = make_plan(spec, request(budget=least))
     assert plan.predicted.live <= least
-    assert all(len(part.copies) >= 1 for part in plan.parts[:-1])
+    assert all(len(part.copies) >= 1 for part in plan.layout.parts[:-1])
     with pytest.raises(BadInput):
         make_plan(spec, request(budget=least - 1))
 
 
 @given(spec=network_specs(), share=st.floats(1.0, 2.0))
-@settings(max_examples=10)
+@settings(max_examples=5)
 def test_a_budget_is_never_exceeded(spec, share):
     cuts = cut_points(build_network(spec))
     if not cuts:
@@ -56,7 +57,7 @@ def test_more_budget_gives_more_copies_evenly():
     counts = []
     for factor in (1.0, 1.2, 1.5, 4.0):
         plan = make_plan(spec, request(budget=int(least * factor)))
-        counts.append([len(part.copies) for part in plan.parts[:-1]])
+        counts.append([len(part.copies) for part in plan.layout.parts[:-1]])
     assert counts[0] == [1, 1]
     assert counts[-1] == [3, 2]  # all later units
     for fewer, more in pairwise(counts):
@@ -65,19 +66,19 @@ def test_more_budget_gives_more_copies_evenly():
 
 def test_without_a_budget_two_uniform_copies_and_with_a_cap_no_more():
     spec = plain_spec()
-    assert [len(p.copies) for p in make_plan(spec, request()).parts] == [2, 2, 0]
-    assert [len(p.copies) for p in make_plan(spec, request(most_copies=1)).parts] == [1, 1, 0]
-    assert [len(p.copies) for p in make_plan(spec, request(budget=1 << 40, most_copies=1)).parts] == [1, 1, 0]
+    assert [len(p.copies) for p in make_plan(spec, request()).layout.parts] == [2, 2, 0]
+    assert [len(p.copies) for p in make_plan(spec, request(most_copies=1)).layout.parts] == [1, 1, 0]
+    assert [len(p.copies) for p in make_plan(spec, request(budget=1 << 40, most_copies=1)).layout.parts] == [1, 1, 0]
 
 
 def test_methods_without_parts_are_planned_whole():
     spec = plain_spec()
     for method in ("bptt", "bptt-checkpoint", "online"):
         plan = make_plan(spec, request(method))
-        assert [(part.first, part.last, part.copies) for part in plan.parts] == [(0, 4, ())]
+        assert [(part.first, part.last, part.copies) for part in plan.layout.parts] == [(0, 4, ())]
         with pytest.raises(BadInput, match=f"too small for {method}"):
-            make_plan(spec, request(method, budget=plan.predicted.live - 1))
-    assert [part.copies for part in make_plan(spec, request("local")).parts] == [(), (), ()]
+            make_plan(spec, request(method, budget=plan.predicted.live - 1, micro_batches=1))
+    assert [part.copies for part in make_plan(spec, request("local")).layout.parts] == [(), (), ()]
 
 
 def test_too_many_subnetworks_say_how_many_can_be():
