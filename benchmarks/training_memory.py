@@ -1,16 +1,20 @@
 """Memory of one training step: STDL, its rivals and BPTT, on the same network and batch, side by side in one run.
 
-For each network, T and method, in a process of its own: bytes that autograd keeps for backward at the peak (hooks),
-bytes of all live tensors at the peak (counted, and predicted from shapes alone), and what resident memory rose by.
-Ratios are BPTT / method.
+For each network, T and method, in a process of its own and at two batch sizes: bytes that autograd keeps for backward
+at the peak (hooks), bytes of all live tensors at the peak (counted, and predicted from shapes alone), and what resident
+memory rose by. Both counts are affine in the batch, so two sizes give bytes per sample and the total at the batch that
+the table names. Ratios are BPTT / method. SpikingJelly's BPTT, with and without its memory optimisation, stands beside
+them where --spikingjelly names the Python of an environment that has it (benchmarks/peers/spikingjelly_memory.py).
 
-    python benchmarks/training_memory.py [--batch 16] [--networks vgg11,sew_resnet18] [--steps 4,8,16]
+    python benchmarks/training_memory.py [--settings vgg11,sew_resnet18,sew_resnet34] [--steps 4,8,16]
+                                         [--spikingjelly PYTHON]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -18,65 +22,113 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import environment, report
+from common import ROOT, environment, report
 
-METHODS = ("bptt", "bptt-checkpoint", "online", "stdl")
+METHODS: dict[str, dict[str, Any]] = {
+    "bptt": {"method": "bptt"},
+    "bptt-checkpoint": {"method": "bptt-checkpoint"},
+    "online": {"method": "online"},
+    "stdl": {"method": "stdl"},
+    "stdl, half width": {"method": "stdl", "width": 0.5},
+}
+"""What is compared; STDL with K=4 and two copies, all one time step at a time."""
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "vgg11": {"size": 32, "classes": 10, "optimizer": "adamw", "batch": 8, "total": 16, "options": {}},
+    "sew_resnet18": {"size": 32, "classes": 10, "optimizer": "adamw", "batch": 8, "total": 16, "options": {}},
+    "sew_resnet34": {
+        "size": 224, "classes": 1000, "optimizer": "sgd", "batch": 2, "total": 32, "options": {"stem": "imagenet"},
+    },
+}  # fmt: skip
+"""Networks; `batch` and its double are run, `total` is what the table's totals are for."""
+
+PEERS = {"spikingjelly": False, "spikingjelly, optimised": True}
 MIB = 1 << 20
 
 
 def main() -> None:
     """Run every configuration, then the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--networks", default="vgg11,sew_resnet18")
+    parser.add_argument("--settings", default=",".join(SETTINGS))
     parser.add_argument("--steps", default="4,8,16")
+    parser.add_argument("--spikingjelly", help="Python of an environment with SpikingJelly")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(measure(**json.loads(arguments.one))))
         return
     results = []
-    for network in arguments.networks.split(","):
+    for network in arguments.settings.split(","):
         for steps in map(int, arguments.steps.split(",")):
-            for method in METHODS:
-                results.append(in_own_process(network=network, T=steps, method=method, batch=arguments.batch))
-                print(".", end="", flush=True)
-    print()
-    data = {"environment": environment("torch"), "batch": arguments.batch, "results": results}
+            found = [both(network, steps, method, None) for method in METHODS]
+            if arguments.spikingjelly:
+                found += [both(network, steps, peer, arguments.spikingjelly) for peer in PEERS]
+            results += found
+            print(f"{network}, T={steps}", flush=True)
+    if not arguments.spikingjelly:
+        print("spikingjelly left out: no --spikingjelly PYTHON")
+    data = {"environment": environment("torch"), "settings": SETTINGS, "results": results}
     columns = (
-        "network, T, method", "kept for backward MiB", "BPTT/x", "live tensors MiB", "BPTT/x", "predicted/counted",
-        "resident MiB", "BPTT/x", "time / BPTT",
+        "network, T, method", "kept MiB/sample", "BPTT/x", "live MiB/sample", "BPTT/x", "total MiB", "BPTT/x",
+        "predicted/counted", "resident MiB", "time / BPTT",
     )  # fmt: skip
-    title = f"one training step, 3x32x32, batch {arguments.batch}, AdamW, float32, CPU"
-    report("training_memory", title, columns, rows(results), data)
+    report("training_memory", "one training step, float32, CPU", columns, rows(results), data)
 
 
-def in_own_process(**configuration: Any) -> dict[str, Any]:
+def both(network: str, T: int, method: str, peer: str | None) -> dict[str, Any]:
+    """A configuration at two batch sizes."""
+    setting = SETTINGS[network]
+    one, two = (in_own_process(network, T, method, factor * setting["batch"], peer) for factor in (1, 2))
+    batch, more = setting["batch"], setting["total"] - setting["batch"]
+    kept, live = ((two[key] - one[key]) / batch for key in ("saved", "live"))
+    return {
+        "network": network, "T": T, "method": method, "saved_per_sample": kept, "live_per_sample": live,
+        "total": one["live"] + more * live, "one": one, "two": two,
+    }  # fmt: skip
+
+
+def in_own_process(network: str, T: int, method: str, batch: int, peer: str | None) -> dict[str, Any]:
     """A fresh process each, so that resident memory starts from the same state."""
-    command = [sys.executable, str(Path(__file__)), "--one", json.dumps(configuration)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return configuration | json.loads(done.stdout.splitlines()[-1])
+    setting = SETTINGS[network]
+    arguments = {"network": network, "T": T, "batch": batch} | {k: setting[k] for k in ("size", "classes", "optimizer")}
+    if peer:
+        script = Path(__file__).parent / "peers" / "spikingjelly_memory.py"
+        command = [peer, str(script), json.dumps(arguments | {"optimise": PEERS[method]})]
+    else:
+        one = arguments | {"options": setting["options"], "chosen": METHODS[method]}
+        command = [sys.executable, __file__, "--one", json.dumps(one)]
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "models"), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": paths})
+    if done.returncode:
+        raise SystemExit(f"{network}, T={T}, {method}: {done.stderr}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
-def measure(network: str, T: int, method: Any, batch: int) -> dict[str, float]:
+def measure(
+    network: str, size: int, T: int, batch: int, classes: int, optimizer: Any, options: dict[str, Any],
+    chosen: dict[str, Any],
+) -> dict[str, float]:  # fmt: skip
     """One configuration: resident memory and time of plain steps first, then a counted one."""
     import torch
 
     from stdl_models.nets.registry import build_network, network_spec
     from stdl_models.network import InputSpec
     from stdl_train.memory import count_step
-    from stdl_train.methods.base import OptimizerOptions
+    from stdl_train.methods.base import MethodOptions, OptimizerOptions
     from stdl_train.methods.registry import build_method
     from stdl_train.plan import PlanRequest, make_plan
 
     torch.manual_seed(0)
-    spec = network_spec(network, InputSpec(shape=(3, 32, 32)), tuple("0123456789"), T)
-    plan = make_plan(spec, PlanRequest(method, batch, 4, OptimizerOptions()))
-    frame, labels = torch.rand(batch, 3, 32, 32), torch.arange(batch) % 10
+    names = tuple(map(str, range(classes)))
+    spec = network_spec(network, InputSpec(shape=(3, size, size)), names, T, options=options)
+    told = MethodOptions(optimizer=OptimizerOptions(name=optimizer, lr=1e-3))
+    plan = make_plan(spec, PlanRequest(batch=batch, options=told, **chosen))
+    frame, labels = torch.rand(batch, 3, size, size), torch.arange(batch) % classes
     # what importing and the first use of convolutions take is not the step's: do both before counting
     torch.nn.functional.conv2d(torch.rand(1, 3, 8, 8, requires_grad=True), torch.rand(3, 3, 3, 3)).sum().backward()
     before = resident()
-    trainer = build_method(method, build_network(spec).train(), plan.parts, OptimizerOptions())
+    trainer = build_method(chosen["method"], build_network(spec).train(), plan.layout, told)
     for _ in range(2):  # the second has the optimizer's state; its time is taken
         begun = time.perf_counter()
         trainer.train_batch(frame, labels)
@@ -86,7 +138,6 @@ def measure(network: str, T: int, method: Any, batch: int) -> dict[str, float]:
     return {
         "saved": counted.saved, "live": counted.live, "fixed": counted.fixed, "predicted_live": plan.predicted.live,
         "predicted_saved": plan.predicted.saved, "resident": risen, "seconds": seconds,
-        "copies": [list(part.copies) for part in plan.parts],
     }  # fmt: skip
 
 
@@ -98,16 +149,18 @@ def resident() -> int:
 
 
 def rows(results: list[dict[str, Any]]) -> list[list[str]]:
-    """One row a configuration, ratios against BPTT of the same network and T."""
+    """One row a configuration, ratios against BPTT of the same network and T; resident memory and time at 2 x batch."""
     bptt = {(r["network"], r["T"]): r for r in results if r["method"] == "bptt"}
     table = []
     for r in results:
-        base = bptt[r["network"], r["T"]]
+        base, two = bptt[r["network"], r["T"]], r["two"]
         cells = [f"{r['network']}, {r['T']}, {r['method']}"]
-        cells += [f"{r['saved'] / MIB:.1f}", f"{base['saved'] / r['saved']:.2f}"]
-        cells += [f"{r['live'] / MIB:.1f}", f"{base['live'] / r['live']:.2f}", f"{r['predicted_live'] / r['live']:.4f}"]
-        cells += [f"{r['resident'] / MIB:.0f}", f"{base['resident'] / r['resident']:.2f}"]
-        cells += [f"{r['seconds'] / base['seconds']:.2f}"]
+        for key in ("saved_per_sample", "live_per_sample", "total"):
+            digits = 0 if key == "total" else 2
+            cells += [f"{r[key] / MIB:.{digits}f}", f"{base[key] / r[key]:.2f}"]
+        cells += [f"{two['predicted_live'] / two['live']:.4f}" if "predicted_live" in two else "-"]
+        cells += [f"{two['resident'] / MIB:.0f}" if "resident" in two else "-"]
+        cells += [f"{two['seconds'] / base['two']['seconds']:.2f}"]
         table.append(cells)
     return table
 
