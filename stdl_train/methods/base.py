@@ -169,7 +169,7 @@ def replica(module: nn.Module, options: MethodOptions) -> nn.Module:
 
     Replicas are DistributedDataParallel; buffers are each process's own (`distributed.average_buffers` joins them).
     """
-    called: nn.Module = torch.compile(module) if options.compile else module  # type: ignore[assignment]
+    called: nn.Module = torch.compile(module, dynamic=False) if options.compile else module  # type: ignore[assignment]
     device = next(module.parameters()).device
     if device.type != "meta" and torch.distributed.is_available() and torch.distributed.is_initialized():
         ids = [device] if device.type == "cuda" else None
