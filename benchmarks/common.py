@@ -35,6 +35,23 @@ def environment(*packages: str) -> dict[str, Any]:
     }
 
 
+def kept(name: str, resume: bool) -> list[dict[str, Any]]:
+    """What an earlier run of a long benchmark has measured, to go on from; nothing unless `resume`."""
+    path = RESULTS / f"{name}.part.json"
+    if not resume or not path.is_file():
+        return []
+    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def keep(name: str, results: list[dict[str, Any]]) -> None:
+    """Keep what has been measured so far, for `kept`; `report` removes it."""
+    RESULTS.mkdir(exist_ok=True)
+    part = RESULTS / f"{name}.part.json.new"
+    part.write_text(json.dumps(results), encoding="utf-8")
+    part.replace(RESULTS / f"{name}.part.json")
+
+
 def report(name: str, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], data: dict[str, Any]) -> None:
     """Print the table, write benchmarks/results/NAME.json, and renew the table in docs/benchmarks.md."""
     table = Table(title=title)
@@ -46,6 +63,7 @@ def report(name: str, title: str, columns: Sequence[str], rows: Sequence[Sequenc
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / f"{name}.part.json").unlink(missing_ok=True)
     _renew_docs(name, columns, rows, data["environment"])
     print(f"written: {path.relative_to(ROOT)}, section '{name}' of {DOCS.relative_to(ROOT)}")
 

@@ -1,13 +1,14 @@
 """Memory of one training step: STDL, its rivals and BPTT, on the same network and batch, side by side in one run.
 
-For each network, T and method, in a process of its own and at two batch sizes: bytes that autograd keeps for backward
-at the peak (hooks), bytes of all live tensors at the peak (counted, and predicted from shapes alone), and what resident
-memory rose by. Both counts are affine in the batch, so two sizes give bytes per sample and the total at the batch that
-the table names. Ratios are BPTT / method. SpikingJelly's BPTT, with and without its memory optimisation, stands beside
-them where --spikingjelly names the Python of an environment that has it (benchmarks/peers/spikingjelly_memory.py).
+Each network, T and method runs in a process of its own, on a small batch: bytes that autograd keeps for backward at the
+peak (hooks), bytes of all live tensors at the peak, both counted and predicted from shapes alone, and what resident
+memory rose by. Because predicted and counted bytes are the same, the large batch that the table's totals are for is
+only predicted, as is its double, which gives the bytes per sample there. SpikingJelly's BPTT, with and without its
+memory optimisation, stands beside them where --spikingjelly names the Python of an environment that has it
+(benchmarks/peers/spikingjelly_memory.py); it is counted on two small batches, and its totals are extrapolated.
 
     python benchmarks/training_memory.py [--settings vgg11,sew_resnet18,sew_resnet34] [--steps 4,8,16]
-                                         [--spikingjelly PYTHON]
+                                         [--spikingjelly PYTHON] [--resume]
 """
 
 from __future__ import annotations
@@ -22,25 +23,27 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, environment, report
+from common import ROOT, environment, keep, kept, report
 
 METHODS: dict[str, dict[str, Any]] = {
     "bptt": {"method": "bptt"},
     "bptt-checkpoint": {"method": "bptt-checkpoint"},
     "online": {"method": "online"},
+    "online-checkpoint": {"method": "online-checkpoint"},
     "stdl": {"method": "stdl"},
     "stdl, half width": {"method": "stdl", "width": 0.5},
+    "stdl, time-major": {"method": "stdl", "order": "time"},
 }
 """What is compared; STDL with K=4 and two copies, all one time step at a time."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "vgg11": {"size": 32, "classes": 10, "optimizer": "adamw", "batch": 8, "total": 16, "options": {}},
-    "sew_resnet18": {"size": 32, "classes": 10, "optimizer": "adamw", "batch": 8, "total": 16, "options": {}},
+    "vgg11": {"size": 32, "classes": 10, "optimizer": "adamw", "batch": 8, "total": 128, "options": {}},
+    "sew_resnet18": {"size": 32, "classes": 10, "optimizer": "adamw", "batch": 8, "total": 128, "options": {}},
     "sew_resnet34": {
         "size": 224, "classes": 1000, "optimizer": "sgd", "batch": 2, "total": 32, "options": {"stem": "imagenet"},
     },
 }  # fmt: skip
-"""Networks; `batch` and its double are run, `total` is what the table's totals are for."""
+"""Networks; `batch` is run (and its double, for peers), `total` is the batch that the table's totals are for."""
 
 PEERS = {"spikingjelly": False, "spikingjelly, optimised": True}
 MIB = 1 << 20
@@ -52,39 +55,48 @@ def main() -> None:
     parser.add_argument("--settings", default=",".join(SETTINGS))
     parser.add_argument("--steps", default="4,8,16")
     parser.add_argument("--spikingjelly", help="Python of an environment with SpikingJelly")
+    parser.add_argument("--resume", action="store_true", help="go on behind what a stopped run has measured")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(measure(**json.loads(arguments.one))))
         return
-    results = []
+    results = kept("training_memory", arguments.resume)
+    done = {(r["network"], r["T"], r["method"]) for r in results}
+    peers = dict.fromkeys(PEERS, arguments.spikingjelly) if arguments.spikingjelly else {}
     for network in arguments.settings.split(","):
         for steps in map(int, arguments.steps.split(",")):
-            found = [both(network, steps, method, None) for method in METHODS]
-            if arguments.spikingjelly:
-                found += [both(network, steps, peer, arguments.spikingjelly) for peer in PEERS]
-            results += found
+            for method, peer in (dict.fromkeys(METHODS) | peers).items():
+                if (network, steps, method) not in done:
+                    results.append(compare(network, steps, method, peer))
+                    keep("training_memory", results)
             print(f"{network}, T={steps}", flush=True)
+    order = {network: index for index, network in enumerate(SETTINGS)}
+    results.sort(key=lambda r: (order[r["network"]], r["T"]))  # stable: methods stay as they are
     if not arguments.spikingjelly:
         print("spikingjelly left out: no --spikingjelly PYTHON")
     data = {"environment": environment("torch"), "settings": SETTINGS, "results": results}
     columns = (
-        "network, T, method", "kept MiB/sample", "BPTT/x", "live MiB/sample", "BPTT/x", "total MiB", "BPTT/x",
+        "network, batch, T, method", "total MiB", "BPTT/x", "MiB/sample", "BPTT/x", "kept MiB/sample", "BPTT/x",
         "predicted/counted", "resident MiB", "time / BPTT",
     )  # fmt: skip
     report("training_memory", "one training step, float32, CPU", columns, rows(results), data)
 
 
-def both(network: str, T: int, method: str, peer: str | None) -> dict[str, Any]:
-    """A configuration at two batch sizes."""
+def compare(network: str, T: int, method: str, peer: str | None) -> dict[str, Any]:
+    """One configuration: what was counted on the small batch, and bytes in total and per sample at the large one."""
     setting = SETTINGS[network]
-    one, two = (in_own_process(network, T, method, factor * setting["batch"], peer) for factor in (1, 2))
-    batch, more = setting["batch"], setting["total"] - setting["batch"]
-    kept, live = ((two[key] - one[key]) / batch for key in ("saved", "live"))
-    return {
-        "network": network, "T": T, "method": method, "saved_per_sample": kept, "live_per_sample": live,
-        "total": one["live"] + more * live, "one": one, "two": two,
-    }  # fmt: skip
+    batch, total = setting["batch"], setting["total"]
+    small = in_own_process(network, T, method, batch, peer)
+    found = {"network": network, "T": T, "method": method, "small": small}
+    if peer is None:
+        large, double = small.pop("large"), small.pop("double")
+        each = {key: (double[key] - large[key]) / total for key in ("live", "saved")}
+        return found | {"total": large["live"], "per_sample": each["live"], "kept_per_sample": each["saved"]}
+    more = in_own_process(network, T, method, 2 * batch, peer)
+    each = {key: (more[key] - small[key]) / batch for key in ("live", "saved")}
+    whole = small["live"] + (total - batch) * each["live"]
+    return found | {"total": whole, "per_sample": each["live"], "kept_per_sample": each["saved"]}
 
 
 def in_own_process(network: str, T: int, method: str, batch: int, peer: str | None) -> dict[str, Any]:
@@ -95,7 +107,7 @@ def in_own_process(network: str, T: int, method: str, batch: int, peer: str | No
         script = Path(__file__).parent / "peers" / "spikingjelly_memory.py"
         command = [peer, str(script), json.dumps(arguments | {"optimise": PEERS[method]})]
     else:
-        one = arguments | {"options": setting["options"], "chosen": METHODS[method]}
+        one = arguments | {"total": setting["total"], "options": setting["options"], "chosen": METHODS[method]}
         command = [sys.executable, __file__, "--one", json.dumps(one)]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "models"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": paths})
@@ -106,10 +118,10 @@ def in_own_process(network: str, T: int, method: str, batch: int, peer: str | No
 
 
 def measure(
-    network: str, size: int, T: int, batch: int, classes: int, optimizer: Any, options: dict[str, Any],
+    network: str, size: int, T: int, batch: int, total: int, classes: int, optimizer: Any, options: dict[str, Any],
     chosen: dict[str, Any],
-) -> dict[str, float]:  # fmt: skip
-    """One configuration: resident memory and time of plain steps first, then a counted one."""
+) -> dict[str, Any]:  # fmt: skip
+    """One configuration: resident memory and time of plain steps first, then a counted one, then the large batches."""
     import torch
 
     from stdl_models.nets.registry import build_network, network_spec
@@ -117,27 +129,31 @@ def measure(
     from stdl_train.memory import count_step
     from stdl_train.methods.base import MethodOptions, OptimizerOptions
     from stdl_train.methods.registry import build_method
-    from stdl_train.plan import PlanRequest, make_plan
+    from stdl_train.plan import PlanRequest, predict
+    from stdl_train.plan_search import make_plan
 
     torch.manual_seed(0)
     names = tuple(map(str, range(classes)))
     spec = network_spec(network, InputSpec(shape=(3, size, size)), names, T, options=options)
-    told = MethodOptions(optimizer=OptimizerOptions(name=optimizer, lr=1e-3))
-    plan = make_plan(spec, PlanRequest(batch=batch, options=told, **chosen))
+    rule = OptimizerOptions(name=optimizer, lr=1e-3)
+    method, told = chosen["method"], MethodOptions(optimizer=rule, order=chosen.get("order", "subnetwork"))
+    plan = make_plan(spec, PlanRequest(method=method, batch=batch, options=told, width=chosen.get("width")))
     frame, labels = torch.rand(batch, 3, size, size), torch.arange(batch) % classes
     # what importing and the first use of convolutions take is not the step's: do both before counting
     torch.nn.functional.conv2d(torch.rand(1, 3, 8, 8, requires_grad=True), torch.rand(3, 3, 3, 3)).sum().backward()
     before = resident()
-    trainer = build_method(chosen["method"], build_network(spec).train(), plan.layout, told)
+    trainer = build_method(method, build_network(spec).train(), plan.layout, told)
     for _ in range(2):  # the second has the optimizer's state; its time is taken
         begun = time.perf_counter()
         trainer.train_batch(frame, labels)
         seconds = time.perf_counter() - begun
     risen = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
     counted = count_step(trainer, frame, labels)
+    large, double = (predict(spec, method, plan.layout, factor * total, told) for factor in (1, 2))
     return {
         "saved": counted.saved, "live": counted.live, "fixed": counted.fixed, "predicted_live": plan.predicted.live,
         "predicted_saved": plan.predicted.saved, "resident": risen, "seconds": seconds,
+        "large": {"live": large.live, "saved": large.saved}, "double": {"live": double.live, "saved": double.saved},
     }  # fmt: skip
 
 
@@ -149,18 +165,18 @@ def resident() -> int:
 
 
 def rows(results: list[dict[str, Any]]) -> list[list[str]]:
-    """One row a configuration, ratios against BPTT of the same network and T; resident memory and time at 2 x batch."""
+    """One row a configuration, ratios against BPTT of the same network and T; resident memory and time as run."""
     bptt = {(r["network"], r["T"]): r for r in results if r["method"] == "bptt"}
     table = []
     for r in results:
-        base, two = bptt[r["network"], r["T"]], r["two"]
-        cells = [f"{r['network']}, {r['T']}, {r['method']}"]
-        for key in ("saved_per_sample", "live_per_sample", "total"):
+        base, small = bptt[r["network"], r["T"]], r["small"]
+        cells = [f"{r['network']}, {SETTINGS[r['network']]['total']}, {r['T']}, {r['method']}"]
+        for key in ("total", "per_sample", "kept_per_sample"):
             digits = 0 if key == "total" else 2
             cells += [f"{r[key] / MIB:.{digits}f}", f"{base[key] / r[key]:.2f}"]
-        cells += [f"{two['predicted_live'] / two['live']:.4f}" if "predicted_live" in two else "-"]
-        cells += [f"{two['resident'] / MIB:.0f}" if "resident" in two else "-"]
-        cells += [f"{two['seconds'] / base['two']['seconds']:.2f}"]
+        cells += [f"{small['predicted_live'] / small['live']:.4f}" if "predicted_live" in small else "-"]
+        cells += [f"{small['resident'] / MIB:.0f}" if "resident" in small else "-"]
+        cells += [f"{small['seconds'] / base['small']['seconds']:.2f}"]
         table.append(cells)
     return table
 

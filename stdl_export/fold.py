@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stdl_models.network import SpikingNetwork
-from stdl_models.units import Synapse
+from stdl_models.units.layers import Synapse
 
 
 def fold(network: SpikingNetwork) -> SpikingNetwork:

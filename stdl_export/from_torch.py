@@ -24,22 +24,11 @@ from stdl_export.fold import fold
 from stdl_models.nets.user import refusal
 from stdl_models.network import SpikingNetwork
 from stdl_models.neurons import Neuron
-from stdl_models.units import (
-    BottleneckUnit,
-    ConvUnit,
-    LinearUnit,
-    ModuleUnit,
-    PoolUnit,
-    Readout,
-    ResidualUnit,
-    Shape,
-    SpikingLayer,
-    SpikingResidualUnit,
-    Synapse,
-    Unit,
-    neuron_node,
-    spiking_neurons,
-)
+from stdl_models.units.base import Unit
+from stdl_models.units.layers import SpikingLayer, Synapse, neuron_node, spiking_neurons
+from stdl_models.units.residual import BottleneckUnit, ResidualUnit, SewBlock, SpikingResidualUnit
+from stdl_models.units.shapes import Shape
+from stdl_models.units.simple import ConvUnit, FlatUnit, LinearUnit, ModuleUnit, PoolUnit, Readout
 
 Sources = tuple[str, ...]
 """Nodes whose outputs, added, are a value."""
@@ -111,35 +100,27 @@ class _Builder:
 
 
 def _conv(builder: _Builder, unit: ConvUnit, value: Sources) -> Sources:
-    return _layer(builder, unit.layer, unit.in_shape, value)
+    return _layer(builder, unit.layer, value)
 
 
 def _linear(builder: _Builder, unit: LinearUnit, value: Sources) -> Sources:
-    value = _pooled(builder, unit.name, unit.pool, value)
-    return _layer(builder, unit.layer, unit.pooled, _flat(builder, unit.name, unit.pooled, value))
+    return _layer(builder, unit.layer, _flat(builder, unit, value))
 
 
-def _residual(builder: _Builder, unit: ResidualUnit, value: Sources) -> Sources:
-    """The sum b + shortcut stays a set of sources: whoever reads it has an edge from each."""
-    inner = _layer(builder, unit.a, unit.in_shape, value)
-    inner = _layer(builder, unit.b, unit.out_shape, inner)
-    return inner + (value if unit.shortcut is None else _layer(builder, unit.shortcut, unit.in_shape, value))
-
-
-def _bottleneck(builder: _Builder, unit: BottleneckUnit, value: Sources) -> Sources:
-    """As _residual."""
-    inner, shape = value, unit.in_shape
-    for layer in (unit.a, unit.b, unit.c):
-        inner, shape = _layer(builder, layer, shape, inner), layer.neuron.shape
-    return inner + (value if unit.shortcut is None else _layer(builder, unit.shortcut, unit.in_shape, value))
+def _sew_block(builder: _Builder, unit: SewBlock, value: Sources) -> Sources:
+    """The sum of row and shortcut stays a set of sources: whoever reads it has an edge from each."""
+    inner = value
+    for layer in unit.row:
+        inner = _layer(builder, layer, inner)
+    return inner + (value if unit.shortcut is None else _layer(builder, unit.shortcut, value))
 
 
 def _spiking_residual(builder: _Builder, unit: SpikingResidualUnit, value: Sources) -> Sources:
     """The last neuron has an edge from each summand of its current."""
-    inner = _layer(builder, unit.a, unit.in_shape, value)
-    currents = _current(builder, unit.b, unit.out_shape, inner)
-    currents += value if unit.shortcut is None else _current(builder, unit.shortcut, unit.in_shape, value)
-    return builder.add(neuron_node(unit.b.name, unit.b.neuron), _neuron(unit.b.neuron), currents)
+    first, last = unit.row
+    currents = _current(builder, last, _layer(builder, first, value))
+    currents += value if unit.shortcut is None else _current(builder, unit.shortcut, value)
+    return _neurons(builder, last.name, last.neuron, currents)
 
 
 def _pool(builder: _Builder, unit: PoolUnit, value: Sources) -> Sources:
@@ -152,38 +133,38 @@ def _module(_builder: _Builder, unit: ModuleUnit, _value: Sources) -> Sources:
 
 
 def _readout(builder: _Builder, unit: Readout, value: Sources) -> Sources:
-    value = _pooled(builder, unit.name, unit.pool, value)
-    value = _flat(builder, unit.name, unit.pooled, value)
-    value = builder.add(unit.name, _affine(unit.linear), value)
-    if unit.neuron is None:
-        return value
-    return builder.add(neuron_node(unit.name, unit.neuron), _neuron(unit.neuron), value)
+    value = builder.add(unit.name, _affine(unit.linear), _flat(builder, unit, value))
+    return value if unit.neuron is None else _neurons(builder, unit.name, unit.neuron, value)
 
 
 ROWS: dict[type[Unit], Callable[[_Builder, Any, Sources], Sources]] = {
     ConvUnit: _conv,
     LinearUnit: _linear,
-    ResidualUnit: _residual,
-    BottleneckUnit: _bottleneck,
+    ResidualUnit: _sew_block,
+    BottleneckUnit: _sew_block,
     SpikingResidualUnit: _spiking_residual,
     PoolUnit: _pool,
     ModuleUnit: _module,
     Readout: _readout,
 }
-"""Unit -> how NIR says it. The rows of stdl_models.units.UNITS, one each."""
+"""Unit -> how NIR says it. The rows of stdl_models.units.registry.UNITS, one each."""
 
 
-def _layer(builder: _Builder, layer: SpikingLayer, in_shape: Shape, value: Sources) -> Sources:
-    value = _current(builder, layer, in_shape, value)
-    return builder.add(neuron_node(layer.name, layer.neuron), _neuron(layer.neuron), value)
+def _layer(builder: _Builder, layer: SpikingLayer, value: Sources) -> Sources:
+    return _neurons(builder, layer.name, layer.neuron, _current(builder, layer, value))
 
 
-def _current(builder: _Builder, layer: Synapse, in_shape: Shape, value: Sources) -> Sources:
+def _current(builder: _Builder, layer: Synapse, value: Sources) -> Sources:
     """A layer without its neuron."""
     assert layer.norm is None, f"layer '{layer.name}' still has its batch normalisation: fold the network first"
     synapse = layer.synapse
-    node = _affine(synapse) if isinstance(synapse, nn.Linear) else _conv2d(synapse, in_shape)  # type: ignore[arg-type]
+    node = _affine(synapse) if isinstance(synapse, nn.Linear) else _conv2d(synapse, layer.in_shape)  # type: ignore[arg-type]
     return builder.add(layer.name, node, value)
+
+
+def _neurons(builder: _Builder, layer: str, neuron: Neuron, value: Sources) -> Sources:
+    """A layer's neurons."""
+    return builder.add(neuron_node(layer, neuron), _neuron(neuron), value)
 
 
 def _conv2d(conv: nn.Conv2d, in_shape: Shape) -> nir.Conv2d:
@@ -210,17 +191,14 @@ def _average(kernel: tuple[int, int], stride: tuple[int, int], padding: int) -> 
     return nir.AvgPool2d(np.array(kernel), np.array(stride), np.array((padding, padding)))
 
 
-def _pooled(builder: _Builder, layer: str, size: tuple[int, int] | None, value: Sources) -> Sources:
-    """An average pool in front of a linear map; size None: there is none."""
-    return value if size is None else builder.add(f"{layer}.pool", _average(size, size, 0), value)
-
-
-def _flat(builder: _Builder, layer: str, shape: Shape, value: Sources) -> Sources:
-    """A Flatten in front of a linear map that reads maps; dims count without the batch."""
-    if len(shape) == 1:
+def _flat(builder: _Builder, unit: FlatUnit, value: Sources) -> Sources:
+    """Pool and Flatten in front of a linear map, each where there is one; dims count without the batch."""
+    if unit.pool is not None:
+        value = builder.add(f"{unit.name}.pool", _average(unit.pool, unit.pool, 0), value)
+    if len(unit.pooled) == 1:
         return value
-    flatten = nir.Flatten(input_type={"input": np.array(shape)}, start_dim=0, end_dim=-1)
-    return builder.add(f"{layer}.flatten", flatten, value)
+    flatten = nir.Flatten(input_type={"input": np.array(unit.pooled)}, start_dim=0, end_dim=-1)
+    return builder.add(f"{unit.name}.flatten", flatten, value)
 
 
 NEURONS: dict[str, type] = {"IF": nir.IF, "LIF": nir.LIF, "PLIF": nir.LIF, "LI": nir.LI}

@@ -23,14 +23,15 @@ from stdl_train.augment import make_augment
 from stdl_train.data.samples import Samples, Split, load
 from stdl_train.distributed import World, check_batch, join_batchnorms, joined
 from stdl_train.html_report import write_report
-from stdl_train.loop import Data, Trainer, evaluate
+from stdl_train.loop import Data, Trainer, evaluate, event_writer
 from stdl_train.memory import StepBytes, count_step, parse_bytes
 from stdl_train.merge import GOLDEN_SAMPLES, merge, reestimate_batchnorm, write_golden
 from stdl_train.methods.base import Method
 from stdl_train.methods.registry import METHODS, build_method
 from stdl_train.methods.stdl import Stdl
 from stdl_train.placement import Pipeline, Stage, parse_placement
-from stdl_train.plan import Plan, PlanRequest, costs, make_plan
+from stdl_train.plan import Plan, PlanRequest, costs
+from stdl_train.plan_search import make_plan
 from stdl_train.recipe import Recipe, TrainTable, read_recipe, recipe_names, require_same, write_recipe
 from stdl_train.report import plan_table
 
@@ -97,6 +98,8 @@ def _train_together(
     check_world(resolved.train, world, placement)
     if not only_plan:
         _require_usable(folder, resolved, resume)
+        if resolved.train.tensorboard:
+            event_writer()  # a missing package is said before the folder begins
     train_set = _load(resolved, "train")
     spec = make_spec(resolved, train_set)
     if not allow_unexportable and (reasons := unexportable(spec)):

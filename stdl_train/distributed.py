@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,14 +97,17 @@ def check_batch(batch: int, world: World) -> None:
 
 def average_buffers(modules: list[nn.Module], world: World) -> None:
     """Running statistics of every process, averaged: what is evaluated and saved is the same everywhere."""
+    norms = [norm for module in modules for norm in batchnorms(module)]
+    average_tensors([b for norm in norms for b in (norm.running_mean, norm.running_var) if b is not None], world)
+
+
+def average_tensors(tensors: Iterable[Tensor], world: World) -> None:
+    """Give each tensor, in place, its mean over all processes."""
     if world.size == 1:
         return
-    for module in modules:
-        for norm in batchnorms(module):
-            for buffer in (norm.running_mean, norm.running_var):
-                if buffer is not None:
-                    torch.distributed.all_reduce(buffer)
-                    buffer /= world.size
+    for tensor in tensors:
+        torch.distributed.all_reduce(tensor)
+        tensor /= world.size
 
 
 def join_batchnorms(module: nn.Module) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import platform
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from stdl_train.plan import Plan
 from stdl_train.recipe import Recipe
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f5539", "#444444")
-WIDTH, HEIGHT, LEFT, BOTTOM = 560, 240, 56, 24
+WIDTH, HEIGHT, LEFT, BOTTOM = 560, 240, 72, 24
 BOX, BOX_HEIGHT, STEP = 92, 34, 100
 
 STYLE = """
@@ -148,6 +149,7 @@ def _machine(device: torch.device) -> list[tuple[str, str]]:
         ("system", platform.platform()),
         ("Python", platform.python_version()),
         ("PyTorch", str(torch.__version__)),
+        ("stdl-toolchain", version("stdl-toolchain")),
     ]
 
 

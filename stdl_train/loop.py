@@ -30,7 +30,7 @@ from stdl_models.network import SpikingNetwork, decode
 from stdl_train.augment import Augment
 from stdl_train.checkpoint import BEST, LAST, Progress, load_checkpoint, load_last, save_checkpoint, whole
 from stdl_train.data.samples import Samples
-from stdl_train.distributed import World, average_buffers
+from stdl_train.distributed import World, average_buffers, average_tensors
 from stdl_train.memory import show_bytes
 from stdl_train.methods.base import Batch, BatchResult, Method, set_rate
 from stdl_train.monitor import Average, FiringRates, RateWarnings, peak_memory
@@ -174,6 +174,8 @@ class Trainer:
                 self._require_finite(loss, epoch, step)
                 self._save_inside(step + 1, begun)
         average_buffers(self.method.parts, self.world)
+        if self.average is not None:
+            average_tensors(self.average.statistics, self.world)
         with self.averaged(), FiringRates(self.method.network) as firing:
             accuracy = evaluate(self.method.network, self.test, self.options.batch_size)
         return EpochMetrics(
@@ -313,13 +315,18 @@ def describe_epoch(metrics: EpochMetrics, epochs: int) -> str:
     )
 
 
-def open_events(folder: Path) -> Any:
-    """A writer of TensorBoard's event files in the run folder."""
+def event_writer() -> Any:
+    """TensorBoard's class that writes event files; Unavailable where the package is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise Unavailable("train.tensorboard: pip install tensorboard, or set it to false") from None
-    return SummaryWriter(str(folder / "tensorboard"))
+    return SummaryWriter
+
+
+def open_events(folder: Path) -> Any:
+    """A writer of TensorBoard's event files in the run folder."""
+    return event_writer()(str(folder / "tensorboard"))
 
 
 def write_events(writer: Any, metrics: dict[str, Any]) -> None:

@@ -16,7 +16,9 @@ from torch import Tensor
 from stdl_export.common.errors import CheckFailed
 from stdl_export.common.files import atomic_file
 from stdl_models.network import NetworkSpec, SpikingNetwork, batchnorms, step_chain
-from stdl_models.units import Readout, SpikeRecorder, Unit
+from stdl_models.recorder import SpikeRecorder
+from stdl_models.units.base import Unit
+from stdl_models.units.simple import Readout
 from stdl_train.borders import pack
 from stdl_train.methods.base import Method
 from stdl_train.methods.stdl import Stdl

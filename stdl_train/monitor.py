@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stdl_models.network import SpikingNetwork, batchnorms
-from stdl_models.units import spiking_neurons
+from stdl_models.units.layers import spiking_neurons
 
 log = logging.getLogger("stdl")
 
@@ -100,6 +100,11 @@ class Average:
                 if isinstance(value := getattr(norm, key), Tensor):
                     self._watched[f"norm.{index}.{key}"] = value
         self.tensors = {name: value.detach().clone() for name, value in self._watched.items()}
+
+    @property
+    def statistics(self) -> list[Tensor]:
+        """Those of batch normalisation: weights are the same in all processes that train together, these are not."""
+        return [value for name, value in self.tensors.items() if name.startswith("norm.")]
 
     def update(self, steps: int) -> None:
         """After optimizer step `steps`, counted from 1 over the whole run."""

@@ -105,6 +105,12 @@ class TrainTable(MethodOptions):
     seed: Seed = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
+    def model_post_init(self, _context: object) -> None:
+        """Steps of every subnetwork are float32 numbers: Adam's first ones are ten times the learning rate."""
+        highest = self.optimizer.lr * max(self.subnetwork_lr or (1.0,))
+        if highest > FLOAT32_MAX / 10:
+            raise ValueError(f"a learning rate of {highest:g} does not fit float32: lower optimizer.lr")
+
 
 class ExpectTable(Table):
     """The test accuracy that an unchanged recipe must reach, as a band of fractions."""

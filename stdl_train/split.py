@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from stdl_models.network import SpikingNetwork, chunk_chain
-from stdl_models.units import State, Unit
+from stdl_models.units.base import Unit
+from stdl_models.units.flows import State
 
 
 class Subnetwork(nn.Module):
@@ -38,9 +39,18 @@ class Subnetwork(nn.Module):
 
         Returns the spikes at the border [c, B, ...], logits [c, B, classes], and the states of body and head, detached.
         """
-        spikes, body = chunk_chain(self.body, x, body)
-        logits, head = chunk_chain(self.head, spikes, head)
-        return spikes, logits, body, head
+        spikes, body = chunk_chain(self.body, x, body, self.run_unit)
+        logits, head = chunk_chain(self.head, spikes, head, self.run_unit)
+        return spikes, logits, _detached(body), _detached(head)
+
+    def run_unit(self, unit: Unit, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Consecutive time steps of one unit."""
+        return unit.chunk(x, state)
+
+
+def _detached(states: list[State]) -> list[State]:
+    """The same potentials without a graph: a compiled forward pass leaves one behind them."""
+    return [tuple(None if v is None else v.detach() for v in state) for state in states]
 
 
 def border_values(units: Sequence[Unit]) -> list[int | None]:

@@ -1,4 +1,4 @@
 """The vocabulary of spiking neural networks in PyTorch: neurons, units, networks, recipes.
 
-`units.Unit` is the atom that splitting, auxiliary networks, merging and export agree on.
+A unit (`units`) is the atom that splitting, auxiliary networks, merging and export agree on.
 """

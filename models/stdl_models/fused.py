@@ -5,8 +5,9 @@
     z[t] = 1 where u[t] > v_threshold else 0,  v[t] = reset(u[t], z[t])
 
 No gradient crosses a step, so backward is element-wise: dL/dnorm(x[t]) = gain dL/dz[t] surrogate'(u[t] - v_threshold).
-All that is kept for it is the surrogate's derivative, and x with its statistics for the normalisation; u, the
-normalised x and the reset's masks are gone when the node is done. Outputs equal the composed form bit for bit.
+All that is kept for it is the surrogate's derivative, and x with its statistics for the normalisation. Potentials are
+overwritten step by step, so the normalised x is gone when its step is done. Outputs equal the composed form bit for
+bit.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from stdl_models.neurons import Coefficients, Neuron, integrate, reset, wide
+from stdl_models.neurons import Coefficients, Neuron, wide
 from stdl_models.surrogate import SURROGATES
 
 Norm = nn.modules.batchnorm._BatchNorm
+
+SLICE = 1 << 20
+"""Neurons advanced at a time where there is no kernel: what is alive for a moment stays small, and in cache."""
 
 
 def steps(x: Tensor, norm: nn.Module | None, neuron: Neuron, v: Tensor | None) -> tuple[Tensor, Tensor]:
     """c consecutive time steps: x [c, B, ...], the synapse's output -> output [c, B, ...], v [B, ...], detached.
 
     norm takes its statistics from each step on its own and follows them with its running ones, step by step. v is
-    float32, whatever x is.
+    float32, whatever x is. The v that is handed in is used up: the new potentials may be written over it.
     """
     if neuron.spec.kind in ("IF", "LIF") and (norm is None or _known(norm)):
         affine = (None, None) if norm is None else (norm.weight, norm.bias)
@@ -61,37 +65,28 @@ class _Steps(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, v: Tensor | None, norm: Norm | None,
         neuron: Neuron,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        k, spec, kernels = neuron.coefficients(), neuron.spec, neuron.uses_kernels(x)
+        k, kernels = neuron.coefficients(), neuron.uses_kernels(x)
         if kernels:
             from stdl_models import triton_kernels
-        threshold, v_reset = neuron.fields["v_threshold"], neuron.fields["v_reset"]
-        derivative, usual = SURROGATES[spec.surrogate]
-        first = v
         spikes, slopes = torch.empty_like(x), torch.empty_like(x) if any(ctx.needs_input_grad[:3]) else None
         statistics: list[Tensor] = []
         for step, z, slope in zip(x, spikes, x if slopes is None else slopes, strict=True):
             current, *kept = _normalised(step, norm)
             statistics += kept
             if kernels:
-                v = triton_kernels.advance(current[None], v, neuron, z[None], None if slopes is None else slope[None])
-                continue
-            u = _integrated(current, v, k, norm is not None, v is not first)
-            del current, v
-            torch.gt(u, threshold, out=z)
-            if slopes is not None:
-                alpha = usual if spec.alpha is None else spec.alpha
-                if slope.dtype == u.dtype:
-                    derivative(torch.sub(u, threshold, out=slope), alpha)
-                else:
-                    slope.copy_(derivative(u - threshold, alpha))
-            v = reset(u, z, threshold, v_reset, spec.reset)
-            del u
+                slope_ = None if slopes is None else slope[None]
+                v = triton_kernels.advance(current[None], v, neuron, z[None], slope_, in_place=True)
+            else:
+                own = current if current is not step and current is wide(current) else None
+                v = _advance(current, v, neuron, k, z, None if slopes is None else slope, own)
+            del current
         ctx.neuron, ctx.kernels = neuron, kernels
         ctx.norm, ctx.training = norm, norm is not None and norm.training
         ctx.save_for_backward(None if norm is None else x, weight, k.gain, slopes, *statistics)
         assert v is not None
-        ctx.mark_non_differentiable(v)
-        return spikes, v
+        after = v.detach()  # its own tensor object, over the same bytes as the v that came in
+        ctx.mark_non_differentiable(after)
+        return spikes, after
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -132,16 +127,78 @@ def _normalised(step: Tensor, norm: Norm | None) -> tuple[Tensor, ...]:
     return current, mean, invstd
 
 
-def _integrated(current: Tensor, v: Tensor | None, k: Coefficients, own_current: bool, own_v: bool) -> Tensor:
-    """neurons.integrate, the same bits, in place where current and v are ours to overwrite."""
-    u = wide(current)
-    if not own_current and u is current:
-        return integrate(current, v, k)
-    if k.gain is not None:
-        u.mul_(k.gain)
-    if v is not None:
-        decayed = v if k.decay is None else v.mul_(k.decay) if own_v else v * k.decay
-        u.add_(decayed)
+def _advance(
+    current: Tensor, v: Tensor | None, neuron: Neuron, k: Coefficients, z: Tensor, slope: Tensor | None,
+    own: Tensor | None,
+) -> Tensor:  # fmt: skip
+    """One step: writes spikes, derivatives and, over v, the potentials after the reset, which are returned.
+
+    v None: at rest; the potentials are then written over `own`, where there is a buffer that nobody needs any more.
+    The bits are those of neurons.integrate and neurons.reset.
+    """
+    dtype = wide(current[:0]).dtype
+    rest = torch.empty_like(current, dtype=dtype) if v is None and own is None else own
+    after = rest if v is None else v.to(dtype)
+    assert after is not None
+    rows = max(1, SLICE // max(1, current[:1].numel()))
+    slopes = [None] * len(current) if slope is None else slope.split(rows)
+    for i, u, spikes, slope_ in zip(current.split(rows), after.split(rows), z.split(rows), slopes, strict=False):
+        if u.is_meta:
+            _allocate_as_a_slice_does(wide(i), u, spikes, slope_, neuron, k, at_rest=v is None)
+            break  # the other slices are like the first
+        _integrate(wide(i), u, k, at_rest=v is None)
+        torch.gt(u, neuron.fields["v_threshold"], out=spikes)
+        if slope_ is not None:
+            _write_slope(u, slope_, neuron)
+        _reset(u, spikes, neuron)
+    return after
+
+
+def _integrate(i: Tensor, u: Tensor, k: Coefficients, at_rest: bool) -> None:
+    """u = (decay u + gain i) + leak, in place."""
+    if at_rest:
+        torch.mul(i, k.gain, out=u) if k.gain is not None else u.copy_(i)
+    else:
+        if k.decay is not None:
+            u.mul_(k.decay)
+        u.add_(i if k.gain is None else i * k.gain)
     if k.leak is not None:
         u.add_(k.leak)
-    return u
+
+
+def _write_slope(u: Tensor, slope: Tensor, neuron: Neuron) -> None:
+    """The surrogate's derivative at u - v_threshold."""
+    derivative, usual = SURROGATES[neuron.spec.surrogate]
+    alpha = usual if neuron.spec.alpha is None else neuron.spec.alpha
+    threshold = neuron.fields["v_threshold"]
+    if slope.dtype == u.dtype:
+        derivative(torch.sub(u, threshold, out=slope), alpha)
+    else:
+        slope.copy_(derivative(u - threshold, alpha))
+
+
+def _reset(u: Tensor, spikes: Tensor, neuron: Neuron) -> None:
+    """neurons.reset, in place."""
+    fields = neuron.fields
+    if neuron.spec.reset == "v_reset":
+        torch.where(spikes > 0, fields["v_reset"], u, out=u)
+    else:
+        u.sub_(spikes * fields["v_threshold"])
+
+
+def _allocate_as_a_slice_does(
+    i: Tensor, u: Tensor, spikes: Tensor, slope: Tensor | None, neuron: Neuron, k: Coefficients, at_rest: bool
+) -> None:
+    """In a dry run: what the operations below keep for a moment, and nothing else; twelve of them take long on `meta`.
+
+    Tests hold that a dry run counts what the real step does.
+    """
+    if k.gain is not None and not at_rest:
+        i * k.gain
+    del i
+    if slope is not None and slope.dtype != u.dtype:
+        slope = torch.empty_like(u)
+    if slope is not None and neuron.spec.surrogate == "sigmoid":
+        torch.empty_like(slope)
+    del slope
+    spikes > 0 if neuron.spec.reset == "v_reset" else spikes * neuron.fields["v_threshold"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, cast
 
@@ -21,7 +21,11 @@ from torch import Tensor, nn
 from stdl_export.common.config import Count, FiniteFloat, Name, PositiveFloat, Table, validate
 from stdl_export.common.errors import BadInput, one_line
 from stdl_export.common.files import atomic_file
-from stdl_models.units import Readout, ReadoutSpec, Shape, State, Unit, UnitSpec, build_unit
+from stdl_models.units.base import Unit
+from stdl_models.units.flows import State
+from stdl_models.units.registry import UnitSpec, build_unit
+from stdl_models.units.shapes import Shape
+from stdl_models.units.simple import Readout, ReadoutSpec
 
 FORMAT = "stdl-network/1"
 DEFAULT_DT = 1e-4
@@ -151,14 +155,19 @@ def step_chain(chain: list[Unit], x: Tensor, states: list[State] | None) -> tupl
     return x, after
 
 
-def chunk_chain(chain: list[Unit], x: Tensor, states: list[State] | None) -> tuple[Tensor, list[State]]:
+def chunk_chain(
+    chain: list[Unit],
+    x: Tensor,
+    states: list[State] | None,
+    run: Callable[[Unit, Tensor, State], tuple[Tensor, State]] = Unit.chunk,
+) -> tuple[Tensor, list[State]]:
     """Consecutive time steps through units in order, x [c, B, ...]; states None: from rest.
 
-    No gradient crosses steps: decoupled training.
+    No gradient crosses steps: decoupled training. `run` runs one unit. The states are used up, see Unit.chunk.
     """
     after = []
     for unit, state in zip(chain, states or [unit.rest for unit in chain], strict=True):
-        x, state = unit.chunk(x, state)
+        x, state = run(unit, x, state)
         after.append(state)
     return x, after
 

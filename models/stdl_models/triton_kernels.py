@@ -132,14 +132,18 @@ def sequence(x: Tensor, v: Tensor | None, neuron: Neuron) -> tuple[Tensor, Tenso
     return spikes, after
 
 
-def advance(x: Tensor, v: Tensor | None, neuron: Neuron, spikes: Tensor, slopes: Tensor | None) -> Tensor:
+def advance(
+    x: Tensor, v: Tensor | None, neuron: Neuron, spikes: Tensor, slopes: Tensor | None, in_place: bool = False
+) -> Tensor:
     """T steps without a graph: x [T, B, ...] -> writes spikes and derivatives [T, B, ...], returns v [B, ...].
 
-    spikes and slopes have the strides of x, which are dense: contiguous or channels_last.
+    spikes and slopes have the strides of x, which are dense: contiguous or channels_last. in_place: the potentials may
+    be written over v; each program reads its own before it writes them.
     """
     layer, x = _Layer.of(neuron, x), dense(x)
-    after = torch.empty_like(x[0], dtype=torch.float32)
-    before = after if v is None else _as(v.float(), x[0])
+    before = None if v is None else _as(v.float(), x[0])
+    after = torch.empty_like(x[0], dtype=torch.float32) if before is None or not in_place else before
+    before = after if before is None else before
     written = [spikes if spikes.stride() == x.stride() else torch.empty_like(x, dtype=spikes.dtype)]
     if slopes is not None:
         written.append(slopes if slopes.stride() == x.stride() else torch.empty_like(x, dtype=slopes.dtype))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stdl_models.network import SpikingNetwork
-from stdl_models.units import Unit
+from stdl_models.units.base import Unit
 from stdl_train.methods.base import (
     BatchResult,
     Layout,
@@ -58,7 +58,8 @@ class Bptt:
 
     def train_batch(self, frame: Tensor, labels: Tensor) -> BatchResult:
         """See Method.train_batch."""
-        self._called = self._called or replica(self.unrolled(self.network), self.options)
+        if self._called is None:  # now that the device is settled
+            self._called = replica(self.unrolled(self.network), self.options)
         losses, means = [], []
         pieces = split_batch(frame, labels, self.layout.micro_batches)
         for number, (images, part) in enumerate(pieces):

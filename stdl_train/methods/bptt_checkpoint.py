@@ -7,16 +7,18 @@ and starts from rest inside each unit, so a recomputation leaves nothing behind.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import cast
 
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from stdl_models.network import batchnorms
-from stdl_models.units import Unit
+from stdl_models.units.base import Unit
 from stdl_train.methods.base import arithmetic_now
 from stdl_train.methods.bptt import Bptt, Unrolled
+
+Context = contextlib.AbstractContextManager[object]
 
 
 class CheckpointedUnits(Unrolled):
@@ -24,9 +26,7 @@ class CheckpointedUnits(Unrolled):
 
     def run_unit(self, unit: Unit, x: Tensor) -> Tensor:
         """As in BPTT, keeping the unit's input only."""
-        again = arithmetic_now()
-        contexts = lambda: (contextlib.nullcontext(), _again(unit, again))  # noqa: E731
-        return cast(Tensor, checkpoint(unit.sequence, x, use_reentrant=False, context_fn=contexts))
+        return cast(Tensor, checkpoint(unit.sequence, x, use_reentrant=False, context_fn=contexts(unit)))
 
 
 class BpttCheckpoint(Bptt):
@@ -35,8 +35,14 @@ class BpttCheckpoint(Bptt):
     unrolled = CheckpointedUnits
 
 
+def contexts(unit: Unit) -> Callable[[], tuple[Context, Context]]:
+    """What stands around a unit's first and second forward pass."""
+    again = arithmetic_now()
+    return lambda: (contextlib.nullcontext(), _again(unit, again))
+
+
 @contextlib.contextmanager
-def _again(unit: Unit, arithmetic: contextlib.AbstractContextManager[object]) -> Iterator[None]:
+def _again(unit: Unit, arithmetic: Context) -> Iterator[None]:
     """Around the second forward pass of a unit."""
     with arithmetic, _same_running_statistics(unit):
         yield

@@ -11,10 +11,11 @@ from stdl_train.auxiliary import build_head
 from stdl_train.methods.base import Layout, Method, MethodOptions, Part
 from stdl_train.methods.bptt import Bptt
 from stdl_train.methods.bptt_checkpoint import BpttCheckpoint
+from stdl_train.methods.online_checkpoint import OnlineCheckpoint
 from stdl_train.methods.stdl import Stdl
 from stdl_train.split import Subnetwork
 
-MethodName = Literal["stdl", "auglocal", "local", "online", "bptt", "bptt-checkpoint"]
+MethodName = Literal["stdl", "auglocal", "local", "online", "online-checkpoint", "bptt", "bptt-checkpoint"]
 
 
 def _decoupled(network: SpikingNetwork, layout: Layout, options: MethodOptions) -> Method:
@@ -25,7 +26,8 @@ def _decoupled(network: SpikingNetwork, layout: Layout, options: MethodOptions) 
 class MethodEntry:
     """`splits`: into several subnetworks; `copies`: how later units are chosen for auxiliary networks.
 
-    `chunks`: has time chunks, so no gradient crosses a step; `line`: for people.
+    `chunks`: has time chunks, so no gradient crosses a step; `line`: for people; `traces`: can take them;
+    `checkpoints`: computes activations again rather than keep them.
     """
 
     build: Callable[[SpikingNetwork, Layout, MethodOptions], Method]
@@ -33,6 +35,8 @@ class MethodEntry:
     copies: Literal["largest", "uniform", "none"]
     chunks: bool
     line: str
+    traces: bool = True
+    checkpoints: bool = False
 
 
 METHODS: dict[MethodName, MethodEntry] = {
@@ -46,9 +50,24 @@ METHODS: dict[MethodName, MethodEntry] = {
         _decoupled, True, "none", True, "the same with plain linear classifiers as auxiliary networks"
     ),
     "online": MethodEntry(_decoupled, False, "none", True, "no gradient through time, full depth in space"),
-    "bptt": MethodEntry(Bptt, False, "none", False, "backpropagation through time, the whole network"),
+    "online-checkpoint": MethodEntry(
+        OnlineCheckpoint,
+        False,
+        "none",
+        True,
+        "the same with activation checkpointing per unit",
+        traces=False,
+        checkpoints=True,
+    ),
+    "bptt": MethodEntry(Bptt, False, "none", False, "backpropagation through time, the whole network", traces=False),
     "bptt-checkpoint": MethodEntry(
-        BpttCheckpoint, False, "none", False, "the same with activation checkpointing per unit"
+        BpttCheckpoint,
+        False,
+        "none",
+        False,
+        "the same with activation checkpointing per unit",
+        traces=False,
+        checkpoints=True,
     ),
 }
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from stdl_models.network import SpikingNetwork
-from stdl_models.units import State
+from stdl_models.units.flows import State
 from stdl_train.borders import PackedSpikes, pack
 from stdl_train.methods.base import (
     BatchResult,
@@ -166,13 +166,13 @@ class Stdl:
                     called = self._call(index)
                     with gradients_stay_here(called, stay), arithmetic(part.device, self.options.precision):
                         spikes, y, *after = called(x, *states[index])
+                        states[index] = (after[0], after[1])  # now: backward needs no potential of the step before
                         loss = judges[index](y) * share
                         x = spikes.detach()
-                        del spikes, y
+                        del spikes, y, after
                         loss.backward()
-                    states[index] = (after[0], after[1])
                     losses[index] += loss.detach()
-                    del loss, after
+                    del loss
                 del x
             logits.append(judges[-1].sum / T)
         for optimizer in self.optimizers:

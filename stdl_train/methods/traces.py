@@ -14,22 +14,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stdl_models.units import SpikingLayer
+from stdl_models.neurons import Neuron
+from stdl_models.units.base import Unit
+from stdl_models.units.layers import Synapse
 
 
 class Traces:
-    """Hooks on every spiking layer's synapse in a module; holds one trace [B, ...] a layer while a sequence runs.
+    """Hooks on every synapse in front of neurons in a module; holds one trace [B, ...] a layer while a sequence runs.
 
     A call of the module brings x [c, B, ...]: c is noted, so that a synapse's input [c*B, ...] can be taken apart.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._traces: dict[SpikingLayer, Tensor] = {}
+        self._traces: dict[Synapse, Tensor] = {}
         self.steps = 1
         module.register_forward_pre_hook(self._note_steps)
-        for layer in module.modules():
-            if isinstance(layer, SpikingLayer):
-                layer.synapse.register_forward_hook(lambda m, args, y, layer=layer: self._with_trace(layer, args[0], y))
+        for unit in module.modules():
+            for synapse, neuron in unit.synapses if isinstance(unit, Unit) else ():
+                synapse.synapse.register_forward_hook(
+                    lambda _m, args, y, of=synapse, to=neuron: self._with_trace(of, to, args[0], y)
+                )
 
     def forget(self) -> None:
         """A new sequence begins."""
@@ -38,17 +42,17 @@ class Traces:
     def _note_steps(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
         self.steps = len(args[0])
 
-    def _with_trace(self, layer: SpikingLayer, x: Tensor, y: Tensor) -> Tensor:
+    def _with_trace(self, of: Synapse, to: Neuron, x: Tensor, y: Tensor) -> Tensor:
         """The synapse's output y [c*B, ...] with a backward that uses the trace of its input x [c*B, ...]."""
-        decay = layer.neuron.coefficients().decay
+        decay = to.coefficients().decay
         rate: Tensor | float = 1.0 if decay is None else decay.detach().mean()
-        trace, kept = self._traces.get(layer), []
+        trace, kept = self._traces.get(of), []
         for step in x.detach().unflatten(0, (self.steps, -1)):
             trace = step if trace is None else rate * trace + step
             kept.append(trace)
         assert trace is not None
-        self._traces[layer] = trace
-        synapse = layer.synapse
+        self._traces[of] = trace
+        synapse = of.synapse
         traced: Tensor = _TracedSynapse.apply(  # type: ignore[no-untyped-call]
             y.detach(), x, torch.cat(kept), synapse.weight, synapse.bias, synapse
         )

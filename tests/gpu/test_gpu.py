@@ -20,7 +20,8 @@ from stdl_models.network import InputSpec
 from stdl_runtimes import base, reference
 from stdl_train.methods.base import MethodOptions, OptimizerOptions
 from stdl_train.methods.registry import build_method
-from stdl_train.plan import PlanRequest, make_plan
+from stdl_train.plan import PlanRequest
+from stdl_train.plan_search import make_plan
 
 pytestmark = [
     pytest.mark.gpu,

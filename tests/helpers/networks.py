@@ -7,15 +7,8 @@ from hypothesis import strategies as st
 
 from stdl_models.network import InputSpec, NetworkSpec, SpikingNetwork, batchnorms
 from stdl_models.neurons import NeuronSpec
-from stdl_models.units import (
-    BottleneckSpec,
-    ConvSpec,
-    LinearSpec,
-    PoolSpec,
-    ReadoutSpec,
-    ResidualSpec,
-    SpikingResidualSpec,
-)
+from stdl_models.units.residual import BottleneckSpec, ResidualSpec, SpikingResidualSpec
+from stdl_models.units.simple import ConvSpec, LinearSpec, PoolSpec, ReadoutSpec
 
 BLOCKS = (ResidualSpec, BottleneckSpec, SpikingResidualSpec)
 

@@ -11,7 +11,8 @@ from torch import nn
 from stdl_export.fold import fold, fold_layer
 from stdl_models.nets.registry import build_network
 from stdl_models.network import batchnorms
-from stdl_models.units import SpikeRecorder, spiking_neurons
+from stdl_models.recorder import SpikeRecorder
+from stdl_models.units.layers import spiking_neurons
 
 MARGIN = 1e-4
 

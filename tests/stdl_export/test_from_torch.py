@@ -17,7 +17,10 @@ from stdl_export.common.errors import BadInput
 from stdl_export.fold import fold
 from stdl_models.nets.registry import build_network
 from stdl_models.neurons import NeuronSpec
-from stdl_models.units import UNITS, ConvSpec, LinearSpec, ModuleSpec, ReadoutSpec, SpikeRecorder, SpikingResidualSpec
+from stdl_models.recorder import SpikeRecorder
+from stdl_models.units.registry import UNITS
+from stdl_models.units.residual import SpikingResidualSpec
+from stdl_models.units.simple import ConvSpec, LinearSpec, ModuleSpec, ReadoutSpec
 from stdl_runtimes import reference
 
 

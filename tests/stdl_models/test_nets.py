@@ -14,7 +14,7 @@ from stdl_export.fold import fold
 from stdl_models.nets.registry import NETWORKS, build_network, network_spec
 from stdl_models.network import InputSpec, chunk_chain, decode
 from stdl_models.neurons import NeuronKind, NeuronSpec
-from stdl_models.units import SpikeRecorder
+from stdl_models.recorder import SpikeRecorder
 from stdl_runtimes import reference
 
 SECOND_STEM = 3 * 3 * 64 * 64 + 2 * 64

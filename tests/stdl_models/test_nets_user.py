@@ -21,7 +21,7 @@ from stdl_models.neurons import NeuronSpec
 
 HEAD = """
 from torch import nn
-from stdl_models.units import ConvSpec, LinearSpec, PoolSpec, ReadoutSpec
+from stdl_models.units.simple import ConvSpec, LinearSpec, PoolSpec, ReadoutSpec
 """
 
 

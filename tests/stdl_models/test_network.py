@@ -14,7 +14,8 @@ from stdl_export.common.errors import BadInput
 from stdl_models.nets.registry import NETWORKS, build_network, network_spec
 from stdl_models.network import InputSpec, NetworkSpec, SpikingNetwork, decode
 from stdl_models.neurons import NeuronSpec
-from stdl_models.units import ReadoutSpec, SpikeRecorder
+from stdl_models.recorder import SpikeRecorder
+from stdl_models.units.simple import ReadoutSpec
 
 
 @given(spec=network_specs())

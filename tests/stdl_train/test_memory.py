@@ -15,7 +15,8 @@ from stdl_train.loop import Data, evaluate
 from stdl_train.memory import LiveBytes, SavedBytes, count_step, parse_bytes, show_bytes
 from stdl_train.methods.base import Layout, MethodOptions, OptimizerOptions, Part
 from stdl_train.methods.registry import METHODS, build_method
-from stdl_train.plan import PlanRequest, make_plan, predict, predict_part
+from stdl_train.plan import PlanRequest, predict, predict_part
+from stdl_train.plan_search import make_plan
 from stdl_train.split import border_values
 
 BATCH = 3

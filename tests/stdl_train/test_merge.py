@@ -12,11 +12,12 @@ from networks import lively, network_specs, plain_spec, residual_spec
 from stdl_export.common.errors import CheckFailed
 from stdl_models.nets.registry import build_network
 from stdl_models.network import batchnorms
-from stdl_models.units import SpikeRecorder
+from stdl_models.recorder import SpikeRecorder
 from stdl_train.merge import chain, merge, prove_equal, reestimate_batchnorm, run_chained, write_golden
 from stdl_train.methods.base import Layout, MethodOptions, Part
 from stdl_train.methods.registry import build_method
-from stdl_train.plan import PlanRequest, make_plan
+from stdl_train.plan import PlanRequest
+from stdl_train.plan_search import make_plan
 from stdl_train.split import cut_points
 
 

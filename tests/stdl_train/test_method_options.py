@@ -8,16 +8,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import plain_spec, residual_spec
+from networks import blocks_spec, plain_spec, residual_spec
 from training import batch, gradients_of, layout_of
 
 from stdl_export.common.errors import BadInput
 from stdl_models.nets.registry import build_network
 from stdl_models.network import batchnorms
+from stdl_models.units.residual import SpikingResidualSpec
 from stdl_train.methods.base import Layout, MethodOptions, OptimizerOptions, Part
 from stdl_train.methods.losses import StepLoss
 from stdl_train.methods.registry import build_method
-from stdl_train.plan import PlanRequest, make_plan
+from stdl_train.plan import PlanRequest
+from stdl_train.plan_search import make_plan
 
 SGD = OptimizerOptions(name="sgd", lr=0.1, weight_decay=0.0)
 OPTIONS = MethodOptions(optimizer=SGD)
@@ -135,6 +137,24 @@ def test_traces_remember_earlier_spikes_in_weight_gradients_only():
         )
     torch.testing.assert_close(traced[f"{name}.weight"], expected, rtol=1e-4, atol=1e-6)
     assert not torch.allclose(traced[f"{name}.weight"], plain[f"{name}.weight"], rtol=1e-2)
+
+
+def test_a_shortcuts_current_has_traces_too():
+    """It reaches the block's last neurons, whose leak the trace has."""
+    spec = blocks_spec(SpikingResidualSpec, T=3)
+    layout = layout_of(build_network(spec))
+    (plain, _), (traced, _), *_ = pair(spec, layout, layout, theirs=OPTIONS.model_copy(update={"traces": True}))
+    shortcuts = [name for name in plain if name.endswith("shortcut.synapse.weight")]
+    assert shortcuts
+    for name in shortcuts:
+        assert not torch.allclose(traced[name], plain[name], rtol=1e-2)
+
+
+@pytest.mark.parametrize("method", ["bptt", "bptt-checkpoint", "online-checkpoint"])
+def test_methods_that_cannot_take_traces_say_so(method):
+    options = OPTIONS.model_copy(update={"traces": True})
+    with pytest.raises(BadInput, match=f"method {method} cannot take traces: leave them out, or use stdl, auglocal"):
+        make_plan(plain_spec(), PlanRequest(method=method, batch=4, options=options))
 
 
 @MAKES

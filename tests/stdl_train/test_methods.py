@@ -132,6 +132,24 @@ def test_checkpointed_bptt_has_bptts_gradients_and_statistics(make, monkeypatch)
         assert a.momentum == 0.1
 
 
+@pytest.mark.parametrize("chunk", [1, 2])
+@pytest.mark.parametrize("make", [plain_spec, residual_spec])
+def test_checkpointed_online_has_onlines_gradients_and_statistics(make, chunk, monkeypatch):
+    spec = make(T=3)
+    torch.manual_seed(0)
+    network = build_network(spec).train()
+    twin = copy.deepcopy(network)
+    frame, labels = batch(spec)
+    layout = Layout((Part(0, len(spec.units) - 1),), time_chunk=chunk)
+    ours, _ = run_without_step(build_method("online-checkpoint", network, layout, SGD), frame, labels, monkeypatch)
+    theirs, _ = run_without_step(build_method("online", twin, layout, SGD), frame, labels, monkeypatch)
+    for (name, p), q in zip(network.named_parameters(), twin.named_parameters(), strict=True):
+        assert torch.equal(ours[id(p)], theirs[id(q[1])]), name
+    for a, b in zip(batchnorms(network), batchnorms(twin), strict=True):
+        assert torch.equal(a.running_mean, b.running_mean)
+        assert torch.equal(a.num_batches_tracked, b.num_batches_tracked)
+
+
 def test_bptt_does_carry_gradients_through_time():
     """What sets the methods apart: BPTT keeps all steps for backward, STDL one."""
     saved = {}

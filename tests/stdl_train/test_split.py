@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from networks import make_spec, neuron, plain_spec, residual_spec
 
 from stdl_models.nets.registry import build_network
-from stdl_models.units import ConvSpec, PoolSpec, ResidualSpec, SpikeRecorder
+from stdl_models.recorder import SpikeRecorder
+from stdl_models.units.residual import ResidualSpec
+from stdl_models.units.simple import ConvSpec, PoolSpec
 from stdl_train.split import balanced_cuts, border_values, cut_points
 
 

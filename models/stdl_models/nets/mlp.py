@@ -6,7 +6,8 @@ from typing import Annotated
 
 from stdl_export.common.config import AtLeastOne, Count, Table
 from stdl_models.neurons import NeuronSpec
-from stdl_models.units import LinearSpec, ReadoutSpec, UnitSpec
+from stdl_models.units.registry import UnitSpec
+from stdl_models.units.simple import LinearSpec, ReadoutSpec
 
 
 class MlpOptions(Table):

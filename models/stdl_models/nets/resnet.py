@@ -15,16 +15,9 @@ from typing import Literal
 
 from stdl_export.common.config import Count, Table
 from stdl_models.neurons import NeuronSpec
-from stdl_models.units import (
-    EXPANSION,
-    BottleneckSpec,
-    ConvSpec,
-    LinearSpec,
-    ReadoutSpec,
-    ResidualSpec,
-    SpikingResidualSpec,
-    UnitSpec,
-)
+from stdl_models.units.registry import UnitSpec
+from stdl_models.units.residual import EXPANSION, BottleneckSpec, ResidualSpec, SpikingResidualSpec
+from stdl_models.units.simple import ConvSpec, LinearSpec, ReadoutSpec
 
 Parts = tuple[tuple[UnitSpec, ...], ReadoutSpec]
 Stem = Literal["cifar", "imagenet"]

@@ -14,19 +14,19 @@ import importlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from torch import nn
 
 from stdl_export.common.errors import BadInput, one_line
 from stdl_models.network import NetworkSpec
 from stdl_models.neurons import NeuronSpec
-from stdl_models.units import ModuleSpec, PoolSpec, ReadoutSpec, Shape, Spec, UnitSpec
+from stdl_models.units.base import Spec
+from stdl_models.units.registry import UNITS, UnitSpec
+from stdl_models.units.shapes import Shape
+from stdl_models.units.simple import ModuleSpec, PoolSpec, ReadoutSpec
 
 Parts = tuple[tuple[UnitSpec, ...], ReadoutSpec]
-
-UNIT_SPECS: tuple[type[Spec], ...] = get_args(get_args(UnitSpec)[0])
-"""The specs that may stand among the units."""
 
 REFUSALS: dict[str, str] = {
     "MaxPool2d": "NIR has no max pooling: use PoolSpec, or a stride",
@@ -138,12 +138,12 @@ def _flattened(items: Iterable[object]) -> Iterable[object]:
 
 
 def _unit(name: str, item: object, index: int) -> Spec:
-    if isinstance(item, UNIT_SPECS):
-        return item
     if isinstance(item, nn.Module):
         return _of_module(name, item, index)
     if isinstance(item, ReadoutSpec):
         raise BadInput(f"network '{name}': item {index} is a ReadoutSpec: it may only be the last one")
+    if isinstance(item, Spec) and type(item) in UNITS:
+        return item
     hint = " (write an instance, not the class)" if isinstance(item, type) else ""
     raise BadInput(
         f"network '{name}': item {index} is {type(item).__name__}{hint}: unit specs and PyTorch modules are accepted"

@@ -16,7 +16,8 @@ from typing import Literal
 
 from stdl_export.common.config import Count, Table
 from stdl_models.neurons import NeuronSpec
-from stdl_models.units import ConvSpec, LinearSpec, PoolSpec, ReadoutSpec, UnitSpec
+from stdl_models.units.registry import UnitSpec
+from stdl_models.units.simple import ConvSpec, LinearSpec, PoolSpec, ReadoutSpec
 
 Parts = tuple[tuple[UnitSpec, ...], ReadoutSpec]
 Form = Literal["cifar", "imagenet"]
