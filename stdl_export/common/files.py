@@ -58,7 +58,7 @@ def remove_parts(folder: Path) -> None:
     """Remove what a killed process left behind in a folder: temporary files of `atomic_file`."""
     for part in folder.glob(".*.part"):
         if part.is_file() and not part.is_symlink():
-            part.unlink()
+            part.unlink(missing_ok=True)  # another process that resumes may have been first
 
 
 def require_empty(path: Path) -> None:
