@@ -149,7 +149,7 @@ def test_a_failed_build_leaves_nothing(
         (["text.nir"], "'text.nir' is not an HDF5 file"),
         (["net.nir", "--target", "onxx"], "unknown target 'onxx': did you mean 'onnx'? known: nir, onnx, tensorrt"),
         (["net.nir", "--target", ","], "--target is empty"),
-        (["net.nir", "--dialect", "nirr"], "unknown dialect 'nirr': did you mean 'nir'? known: nir"),
+        (["net.nir", "--dialect", "nirr"], "unknown dialect 'nirr': did you mean 'nir'? known: lava, nengo, nir"),
         (["net.nir", "--timesteps", "0"], "--timesteps '0': write a whole number of at least 1, or dynamic"),
         (["net.nir", "--timesteps", "many"], "--timesteps 'many'"),
         (["net.nir", "--dt", "0"], "--dt 0: write a positive number of seconds"),
@@ -171,14 +171,17 @@ def test_a_failed_build_leaves_nothing(
         (["net.nir", "--target", "tensorrt", "--timesteps", "dynamic"], "give --timesteps N, or --mode step"),
         (["net.nir", "--out", "full"], "output folder 'full' is not empty"),
         (["net.nir", "--out", "text.nir"], "'text.nir' is a file"),
-        (["bad.nir"], "'bad.nir': node 'n0' (I): this primitive is not accepted; node 'n1' (I): this primitive"),
+        (
+            ["bad.nir"],
+            "'bad.nir': node 'n0' (I): its input has shape (2,), its r has (3,); node 'n1' (Scale): scale holds NaN",
+        ),
     ],
 )
 def test_bad_input_is_one_line(net: Path, capsys: pytest.CaptureFixture[str], args: list[str], said: str) -> None:
     (net / "text.nir").write_text("text")
     (net / "full").mkdir()
     (net / "full" / "file").write_text("")
-    nir.write(net / "bad.nir", chain(nir.I(full(1, 2)), nir.I(full(1, 2)), shape=(2,)))
+    nir.write(net / "bad.nir", chain(nir.I(full(1, 3)), nir.Scale(full(np.nan, 2)), shape=(2,)))
     defaults = [*([] if "--target" in args else ["--target", "onnx"]), *([] if "--out" in args else ["--out", "out"])]
     if "tensorrt" in args:
         pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed")

@@ -4,7 +4,14 @@ import pytest
 
 from stdl_export import dialects
 from stdl_export.common.errors import BadInput
-from stdl_export.semantics import collapse, discretise
+from stdl_export.semantics import Discrete, collapse
+from stdl_export.semantics import discretise as of_rule
+
+
+def discretise(node, dt: float, reset: str | None = None, dialect: str = "nir", **choices) -> Discrete:
+    """Under the rule of a named dialect, with single choices changed."""
+    rule = dialects.rule(dialects.get(dialect), type(node).__name__, "n", reset=reset)
+    return of_rule(node, dialects.Rule(**choices).over(rule), dt)
 
 
 def f32(*values):
@@ -19,9 +26,7 @@ def lif(tau, r, v_leak=0.0, v_threshold=1.0, v_reset=0.0):
 
 
 def test_lif_coefficients_by_hand():
-    k = discretise(
-        lif(tau=[2.0, 4.0], r=3.0, v_leak=[0.5, -1.0], v_threshold=1.5, v_reset=-0.25), 0.5, "v_reset", dialects.NIR
-    )
+    k = discretise(lif(tau=[2.0, 4.0], r=3.0, v_leak=[0.5, -1.0], v_threshold=1.5, v_reset=-0.25), 0.5, "v_reset")
     assert k.decay.tolist() == [0.75, 0.875]  # 1 - dt/tau
     assert k.gain.tolist() == [0.75, 0.375]  # dt/tau * r
     assert k.leak.tolist() == [0.125, -0.125]  # dt/tau * v_leak
@@ -30,20 +35,20 @@ def test_lif_coefficients_by_hand():
 
 
 def test_if_does_not_decay_and_its_gain_has_the_unit_of_time():
-    k = discretise(nir.IF(f32(3, 5), f32(1, 1), f32(0, 0)), 0.5, "subtract", dialects.NIR)
+    k = discretise(nir.IF(f32(3, 5), f32(1, 1), f32(0, 0)), 0.5, "subtract")
     assert (k.decay.item(), k.leak.item(), k.gain.tolist()) == (1.0, 0.0, [1.5, 2.5])
     assert (k.kind, k.reset) == ("IF", "subtract")
 
 
 def test_li_has_no_threshold_and_no_reset():
-    k = discretise(nir.LI(f32(2, 2), f32(4, 4), f32(1, 1)), 0.5, "subtract", dialects.NIR)
+    k = discretise(nir.LI(f32(2, 2), f32(4, 4), f32(1, 1)), 0.5, "subtract")
     assert (k.kind, k.reset) == ("LI", "none")
     assert (k.decay.item(), k.gain.item(), k.leak.item()) == (0.75, 1.0, 0.25)
 
 
 def test_coefficients_are_computed_in_float64_and_rounded_once():
     tau = np.float32(1e-4 / 0.3)
-    k = discretise(lif(tau=tau, r=0.7, v_leak=0.3), 1e-4, "v_reset", dialects.NIR)
+    k = discretise(lif(tau=tau, r=0.7, v_leak=0.3), 1e-4, "v_reset")
     rate = 1e-4 / np.float64(tau)
     assert k.decay == np.float32(1.0 - rate)
     assert k.gain == np.float32(rate * np.float64(np.float32(0.7)))
@@ -55,23 +60,21 @@ def test_coefficients_are_computed_in_float64_and_rounded_once():
 def test_a_gain_that_was_meant_to_be_one_is_one(beta):
     tau = np.float32(1e-4 / (1 - beta))
     r = np.float32(tau / np.float32(1e-4))  # what a network with gain 1 stores; rounded, dt/tau*r is 1 +- 1e-7
-    assert discretise(lif(tau, r), 1e-4, "v_reset", dialects.NIR).gain.tolist() == 1.0
+    assert discretise(lif(tau, r), 1e-4, "v_reset").gain.tolist() == 1.0
 
 
 def test_a_gain_near_one_is_kept_where_it_was_meant():
-    k = discretise(lif(tau=1.0, r=[1.0 + 2e-6, 1.0 + 5e-7]), 1.0, "v_reset", dialects.NIR)
+    k = discretise(lif(tau=1.0, r=[1.0 + 2e-6, 1.0 + 5e-7]), 1.0, "v_reset")
     assert k.gain.tolist() == [np.float32(1.0 + 2e-6), 1.0]
 
 
 def test_what_float32_cannot_hold_is_refused():
     node = nir.IF(np.array([1e30]), np.array([1.0]), np.array([0.0]))
     with pytest.raises(BadInput, match="the gain of an IF does not fit float32"):
-        discretise(node, 1e10, "v_reset", dialects.NIR)
+        discretise(node, 1e10, "v_reset")
 
 
-def test_unknown_reset_and_dialect_are_named():
-    with pytest.raises(BadInput, match="reset 'soft' is not known"):
-        discretise(lif(1.0, 1.0), 1e-4, "soft", dialects.NIR)
+def test_an_unknown_dialect_is_named():
     with pytest.raises(BadInput, match="unknown dialect 'nirr': did you mean 'nir'"):
         dialects.get("nirr")
     assert dialects.get("nir") is dialects.NIR
