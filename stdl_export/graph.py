@@ -102,6 +102,13 @@ def check(graph: nir.NIRGraph, where: str) -> None:
     raise BadInput(f"{where}: {join_reasons(found)}")
 
 
+def check_metadata(graph: nir.NIRGraph, where: str) -> None:
+    """As `check`, but only that its settings can be read; `check` it when they are settled."""
+    found = [str(problem) for problem in _metadata_problems(graph) if problem.node == WHOLE_GRAPH]
+    if found:
+        raise BadInput(f"{where}: {join_reasons(found)}")
+
+
 def remarks(graph: nir.NIRGraph) -> list[str]:
     """What of a checked graph is accepted, but other than it says or hardly meant: one line each, for a warning."""
     found = [*_declared_otherwise(graph)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,12 @@ import numpy as np
 from stdl_export import hdf5
 from stdl_export.common.errors import BadInput, join_reasons, one_line
 from stdl_export.common.files import atomic_file
+from stdl_export.inline import join
 
 # Fields that follow from the rest of the graph; files may leave them out.
 DERIVED = ("input_shape", "input_type")
+
+NEURON_FIELDS = ("tau", "tau_syn", "tau_mem", "r", "v_leak", "v_threshold", "v_reset", "w_in")
 
 NODE_TYPES: dict[str, Any] = {
     kind.__name__: kind
@@ -45,11 +49,9 @@ def read(path: Path) -> nir.NIRGraph:
 
 
 def write(graph: nir.NIRGraph, input_shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
-    """Write the graph with `nir.write`, derived shapes filled in from `input_shapes` (nir cannot write None)."""
-    nodes = {name: _writable(node, input_shapes.get(name, ())) for name, node in graph.nodes.items()}
-    edges = sorted({(source, target) for source, target in graph.edges})
+    """Write the graph with `nir.write`, derived shapes filled in from `input_shapes` by path (nir cannot write None)."""
     with atomic_file(path) as part:
-        nir.write(part, nir.NIRGraph(nodes=nodes, edges=edges, metadata=dict(graph.metadata), type_check=False))
+        nir.write(part, _writable_graph(graph, input_shapes, ""))
 
 
 def fields(node: nir.NIRNode) -> dict[str, Any]:
@@ -63,12 +65,26 @@ def fields(node: nir.NIRNode) -> dict[str, Any]:
     return found | ({"input_type": node.input_type["input"]} if isinstance(node, nir.Flatten) else {})
 
 
+def _writable_graph(graph: nir.NIRGraph, input_shapes: Mapping[str, tuple[int, ...]], path: str) -> nir.NIRGraph:
+    nodes = {}
+    for name, node in graph.nodes.items():
+        inner = join(path, name)
+        if isinstance(node, nir.NIRGraph):
+            nodes[name] = _writable_graph(node, input_shapes, inner)
+        else:
+            nodes[name] = _writable(node, input_shapes.get(inner, ()))
+    edges = sorted({(source, target) for source, target in graph.edges})
+    return nir.NIRGraph(nodes=nodes, edges=edges, metadata=dict(graph.metadata), type_check=False)
+
+
 def _writable(node: nir.NIRNode, input_shape: tuple[int, ...]) -> nir.NIRNode:
     """A copy whose fields `nir.write` can store: no None, and scalars instead of arrays without dimensions."""
     node = copy.copy(node)
     for name, value in fields(node).items():
         if isinstance(value, np.ndarray) and value.ndim == 0:
             setattr(node, name, value[()])
+    if isinstance(node, nir.Conv1d):
+        node.input_shape = input_shape[1]
     if isinstance(node, nir.Conv2d):
         node.input_shape = np.array(input_shape[1:])
     if isinstance(node, nir.Flatten):
@@ -87,7 +103,7 @@ def _graph(content: dict[str, Any], path: str, reasons: list[str]) -> nir.NIRGra
     if content.get("type") != "NIRGraph" or not isinstance(nodes, dict) or not _are_edges(edges):
         reasons.append(f"{where} is not a NIRGraph with a group 'nodes' and pairs of names as 'edges'")
         nodes, edges = {}, []
-    made = {name: _node(item, f"{path}/{name}".lstrip("/"), reasons) for name, item in nodes.items()}
+    made = {name: _node(item, join(path, name), reasons) for name, item in nodes.items()}
     return nir.NIRGraph(
         nodes={name: node for name, node in made.items() if node is not None},
         edges=[(str(source), str(target)) for source, target in edges],
@@ -124,8 +140,22 @@ def _make(content: dict[str, Any]) -> nir.NIRNode:
     content = {key: value for key, value in content.items() if key != "metadata"} | {"metadata": _metadata(content)}
     if content["type"] in ("Conv1d", "Conv2d"):
         content.setdefault("input_shape", None)
+    if content["type"] == "Conv1d" and np.size(content["input_shape"]) == 1 and content["input_shape"] is not None:
+        content["input_shape"] = np.asarray(content["input_shape"]).item()  # nir takes no [20]
+    content |= _broadcast({key: value for key, value in content.items() if key in NEURON_FIELDS})
     with np.errstate(all="ignore"):  # nir infers an output shape of its own, dividing by the stride
         return nir.dict2NIRNode(content)
+
+
+def _broadcast(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Neuron parameters in one shape, as nir wants them, where one number for all stands beside one for each."""
+    if content := {key: np.shape(value) for key, value in parameters.items()}:
+        largest = max(content.values(), key=math.prod)
+        for key, shape in content.items():
+            if shape != largest and math.prod(shape) == 1:
+                value = np.asarray(parameters[key])
+                parameters[key] = np.full(largest, value.reshape(()), value.dtype)
+    return parameters
 
 
 def _field_reasons(kind: type, content: dict[str, Any]) -> list[str]:
