@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,7 @@ def read(path: Path) -> nir.NIRGraph:
 
 
 def write(graph: nir.NIRGraph, input_shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
-    """Write the graph with `nir.write`, derived shapes filled in from `input_shapes` by path (nir cannot write None)."""
+    """Write the graph with `nir.write`, derived shapes filled in from `input_shapes` by path: nir writes no None."""
     with atomic_file(path) as part:
         nir.write(part, _writable_graph(graph, input_shapes, ""))
 
@@ -148,14 +147,18 @@ def _make(content: dict[str, Any]) -> nir.NIRNode:
 
 
 def _broadcast(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Neuron parameters in one shape, as nir wants them, where one number for all stands beside one for each."""
-    if content := {key: np.shape(value) for key, value in parameters.items()}:
-        largest = max(content.values(), key=math.prod)
-        for key, shape in content.items():
-            if shape != largest and math.prod(shape) == 1:
-                value = np.asarray(parameters[key])
-                parameters[key] = np.full(largest, value.reshape(()), value.dtype)
-    return parameters
+    """Neuron parameters in one shape, as nir wants them, where files hold one number for all, or one a channel."""
+    arrays = {key: np.asarray(value) for key, value in parameters.items()}
+    ranks = {array.ndim for array in arrays.values() if array.size > 1}
+    if len(ranks) != 1 or len({array.shape for array in arrays.values()}) == 1:
+        return parameters
+    (rank,) = ranks
+    full = {key: array.reshape((1,) * rank) if array.size == 1 else array for key, array in arrays.items()}
+    try:
+        shape = np.broadcast_shapes(*(array.shape for array in full.values()))
+    except ValueError:
+        return parameters  # nir says what is wrong
+    return {key: np.ascontiguousarray(np.broadcast_to(array, shape)) for key, array in full.items()}
 
 
 def _field_reasons(kind: type, content: dict[str, Any]) -> list[str]:
