@@ -280,9 +280,9 @@ def reasons(kind: str, said: Rule) -> list[str]:
     return found
 
 
-def drops_bias(drop: Iterable[str], path: str, kind: str, cyclic: bool) -> bool:
+def drops_bias(chosen: GraphChoices, path: str, kind: str, cyclic: bool) -> bool:
     """Is a node one of those that `drop_bias` names?"""
-    return any(name == path or (cyclic and name == kind + CYCLE) for name in drop)
+    return any(name == path or (cyclic and name == kind + CYCLE) for name in chosen.drop_bias or ())
 
 
 def _typed(layer: Dialect, kind: str, cyclic: bool) -> Rule:

@@ -84,7 +84,7 @@ def _adapted(flat: Flat, dialect: Dialect, cyclic: Collection[Path]) -> tuple[Fl
     for path, node in flat.nodes.items():
         if isinstance(node, nir.Flatten) and chosen.flatten_dims == "batch":
             nodes[path] = without_batch(node)
-        elif dialects.drops_bias(chosen.drop_bias or (), path, type(node).__name__, path in cyclic):
+        elif hasattr(node, "bias") and dialects.drops_bias(chosen, path, type(node).__name__, path in cyclic):
             nodes[path] = _without_bias(node)
     behind = {path: (chosen.delays or {}).get(type(node).__name__, 0) for path, node in flat.nodes.items()}
     read = {path: f"{path}/delay" if steps else path for path, steps in behind.items()}
