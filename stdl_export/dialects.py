@@ -324,7 +324,8 @@ def _type_reasons(dialect: Dialect) -> Iterable[str]:
 
 def _plain(dialect: Dialect) -> dict[str, Any]:
     """As tables of what was said, for JSON."""
-    return dialect.model_dump(exclude_unset=True, exclude={"explanation"})
+    said = dialect.model_dump(exclude_unset=True, exclude={"explanation"})
+    return {key: value for key, value in said.items() if value != {}}
 
 
 def _merged(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:

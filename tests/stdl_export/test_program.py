@@ -12,7 +12,6 @@ from stdl_export import graph as graphs
 from stdl_export.common.errors import BadInput
 from stdl_export.program import Source, program
 
-
 AUTONOMOUS = [("input", "output"), ("a", "b"), ("b", "a")]  # a loop that no Input leads into
 
 
