@@ -438,7 +438,7 @@ def _infer(made: Structure, found: dict[NodeName, Shape], refused: Collection[No
     while waiting:
         left = []
         for path in waiting:
-            shape = _arriving(made, path, found, stuck)
+            shape = _arriving(made, path, found, refused, stuck)
             if shape is None:
                 left.append(path)
                 continue
@@ -461,11 +461,13 @@ def _infer(made: Structure, found: dict[NodeName, Shape], refused: Collection[No
             yield Problem(path, type(made.nodes[path]).__name__, reason)
 
 
-def _arriving(made: Structure, path: NodeName, found: Mapping[NodeName, Shape], guess: bool) -> Shape | None:
+def _arriving(
+    made: Structure, path: NodeName, found: Mapping[NodeName, Shape], refused: Collection[NodeName], guess: bool
+) -> Shape | None:
     """The shape that a node gets: that of a source, or of an Input itself; where nothing leads on, what it takes."""
     node = made.nodes[path]
     if isinstance(node, nir.Input):
-        return _input_shape(made, path)
+        return _input_shape(node, _readers(made, path, refused))
     for source in made.sources[path]:
         if source in found:
             return found[source]
@@ -479,20 +481,19 @@ def _output_shape(node: Any, arriving: Shape) -> Shape:
     return shape
 
 
-def _input_shape(made: Structure, path: NodeName) -> Shape:
+def _input_shape(node: nir.Input, readers: list[Any]) -> Shape:
     """What an Input declares, less leading ones where only that fits those who read it; a lone (1,) may be anything."""
-    declared = shape_of(made.nodes[path])
-    readers = _readers(made, path)
+    declared = shape_of(node)
     options = [declared[at:] for at in range(len(declared)) if set(declared[:at]) <= {1}]
     if math.prod(declared) == 1:
-        options += [shape for node in readers if (shape := PRIMITIVES[type(node)].input_shape(node)) is not None]
-    return next((shape for shape in options if all(_takes(node, shape) for node in readers)), declared)
+        options += [shape for each in readers if (shape := PRIMITIVES[type(each)].input_shape(each)) is not None]
+    return next((shape for shape in options if all(_takes(each, shape) for each in readers)), declared)
 
 
-def _readers(made: Structure, path: NodeName) -> list[Any]:
+def _readers(made: Structure, path: NodeName, refused: Collection[NodeName]) -> list[Any]:
     """The nodes that an Input's shape must fit, behind a delay that the dialect adds as well."""
     names = {path, f"{path}/delay"}
-    found = [made.nodes[target] for target, read in made.sources.items() if names & set(read)]
+    found = [made.nodes[to] for to, read in made.sources.items() if names & set(read) and to not in refused]
     return [node for node in found if not isinstance(node, nir.Output)]
 
 

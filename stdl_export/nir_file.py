@@ -82,11 +82,11 @@ def _writable(node: nir.NIRNode, input_shape: tuple[int, ...]) -> nir.NIRNode:
     for name, value in fields(node).items():
         if isinstance(value, np.ndarray) and value.ndim == 0:
             setattr(node, name, value[()])
-    if isinstance(node, nir.Conv1d):
+    if isinstance(node, nir.Conv1d) and node.input_shape is None:
         node.input_shape = input_shape[1]
-    if isinstance(node, nir.Conv2d):
+    if isinstance(node, nir.Conv2d) and node.input_shape is None:
         node.input_shape = np.array(input_shape[1:])
-    if isinstance(node, nir.Flatten):
+    if isinstance(node, nir.Flatten) and (node.input_type or {}).get("input") is None:
         node.input_type = {"input": np.array(input_shape)}
     return node
 
@@ -99,7 +99,7 @@ def _graph(content: dict[str, Any], path: str, reasons: list[str]) -> nir.NIRGra
     nodes: Any = content.get("nodes")
     edges: Any = content.get("edges")
     where = f"node '{path}' (NIRGraph)" if path else "the graph"
-    if content.get("type") != "NIRGraph" or not isinstance(nodes, dict) or not _are_edges(edges):
+    if not _is(content, "NIRGraph") or not isinstance(nodes, dict) or not _are_edges(edges):
         reasons.append(f"{where} is not a NIRGraph with a group 'nodes' and pairs of names as 'edges'")
         nodes, edges = {}, []
     made = {name: _node(item, join(path, name), reasons) for name, item in nodes.items()}
@@ -111,6 +111,11 @@ def _graph(content: dict[str, Any], path: str, reasons: list[str]) -> nir.NIRGra
     )
 
 
+def _is(content: Mapping[str, Any], kind: str) -> bool:
+    said = content.get("type")
+    return isinstance(said, str) and said == kind
+
+
 def _are_edges(edges: Any) -> bool:
     if isinstance(edges, np.ndarray):
         return edges.size == 0  # without edges, nir writes an empty array of numbers
@@ -119,6 +124,9 @@ def _are_edges(edges: Any) -> bool:
 
 def _node(content: Any, path: str, reasons: list[str]) -> nir.NIRNode | None:
     name = content.get("type") if isinstance(content, dict) else None
+    if name is not None and not isinstance(name, str):
+        reasons.append(f"node '{path}': its type is no text")
+        return None
     if name == "NIRGraph":
         return _graph(content, path, reasons)
     if name not in NODE_TYPES:

@@ -103,11 +103,16 @@ def flatten_dims(node: nir.Flatten, shape: Shape) -> tuple[int, int]:
 def shape_of(node: nir.Input | nir.Output) -> Shape:
     """The shape that an Input or Output declares."""
     declared = np.asarray((node.input_type if isinstance(node, nir.Input) else node.output_type).get(_direction(node)))
-    if declared.ndim != 1 or not declared.size or declared.dtype.kind not in "iu" or (declared < 1).any():
+    if not _is_shape(declared):
         raise Refused(
             f"shape={declared.tolist()}: accepted are one or more sizes of at least 1, without batch and time"
         )
     return tuple(int(size) for size in declared)
+
+
+def _is_shape(declared: Any) -> bool:
+    sizes = declared.ndim == 1 and declared.size > 0 and declared.dtype.kind in "iu"
+    return bool(sizes and (declared >= 1).all())
 
 
 def _direction(node: nir.Input | nir.Output) -> str:
@@ -149,10 +154,6 @@ def _numbers(node: Any, *fields: str) -> Iterator[str]:
             finite = np.isfinite(value.astype(np.float32)).all()
         if not finite:
             yield f"{field} holds NaN, infinity or a number too large for float32"
-
-
-def _nothing(node: Any) -> Iterator[str]:
-    yield from ()
 
 
 def _weight_reasons(*fields: str) -> Callable[[Any], Iterator[str]]:
@@ -233,6 +234,12 @@ def _pool_shape(node: nir.AvgPool2d | nir.SumPool2d, shape: Shape) -> Shape:
     return (shape[0], *pool_window(node).output(shape[1:]))
 
 
+def _flatten_reasons(node: nir.Flatten) -> Iterator[str]:
+    declared = (node.input_type or {}).get("input")
+    if declared is not None and not _is_shape(np.asarray(declared)):
+        yield f"input_type={np.asarray(declared).tolist()}: accepted are one or more sizes of at least 1"
+
+
 def _flatten_shape(node: nir.Flatten, shape: Shape) -> Shape:
     declared = _flatten_input(node)
     if declared is not None and not is_junk(declared, shape):
@@ -254,7 +261,8 @@ def _elementwise(*fields: str) -> Primitive:
     def reasons(node: Any) -> Iterator[str]:
         yield from _numbers(node, *fields)
         for field in fields:
-            if field.startswith("tau") and not (np.asarray(getattr(node, field)) > 0).all():
+            value = np.asarray(getattr(node, field))
+            if field.startswith("tau") and value.dtype.kind in "fiu" and not (value > 0).all():
                 yield f"{field} is not positive everywhere"
 
     def output_shape(node: Any, shape: Shape) -> Shape:
@@ -308,7 +316,7 @@ PRIMITIVES: dict[type, Primitive] = {
     nir.Conv2d: Primitive(_conv_reasons, _conv_shape, _conv_input),
     nir.AvgPool2d: Primitive(_pool_reasons, _pool_shape),
     nir.SumPool2d: Primitive(_pool_reasons, _pool_shape),
-    nir.Flatten: Primitive(_nothing, _flatten_shape, _flatten_input),
+    nir.Flatten: Primitive(_flatten_reasons, _flatten_shape, _flatten_input),
     nir.Scale: _elementwise("scale"),
     nir.Threshold: _elementwise("threshold"),
     nir.Delay: _elementwise("delay"),
