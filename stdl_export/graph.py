@@ -54,13 +54,13 @@ class Settings:
     """What a graph's metadata (`stdl.*`) says about running it. T is None where it is not fixed.
 
     dt in the unit of the graph's time constants, seconds but for a few frameworks. dialect: a name, or one as JSON
-    (`dialects.get`). reset is for graphs of dialect `nir`; other dialects have resets of their own.
+    (`dialects.get`). reset is None for graphs of any dialect but `nir`: those have resets of their own.
     """
 
     dt: float = DT
     T: int | None = None
     dialect: str = "nir"
-    reset: Reset = "v_reset"
+    reset: Reset | None = "v_reset"
     input: InputMode = "sequence"
     output: Decoding = "none"
 
@@ -157,7 +157,10 @@ def settings(graph: nir.NIRGraph) -> Settings:
     """
     said = {_SETTINGS[key].field: value for key, value in graph.metadata.items() if key in _SETTINGS}
     own = dialects.choices(dialect(graph)).dt
-    return Settings(**({} if own is None else {"dt": own}) | said)
+    plain: dict[str, Any] = {} if own is None else {"dt": own}
+    if dialects.base(dialect(graph)) != "nir":
+        plain["reset"] = None
+    return Settings(**plain | said)
 
 
 def dialect(graph: nir.NIRGraph) -> Dialect:
@@ -175,9 +178,9 @@ def with_settings(graph: nir.NIRGraph, wanted: Settings) -> nir.NIRGraph:
     return nir.NIRGraph(nodes=graph.nodes, edges=graph.edges, metadata=metadata, type_check=False)
 
 
-def reset_of(graph: nir.NIRGraph, name: NodeName) -> Reset:
+def reset_of(graph: nir.NIRGraph, name: NodeName) -> Reset | None:
     """How a spiking node resets in dialect `nir`: its own metadata `stdl.reset`, else the graph's."""
-    own: Reset = inline(graph).nodes[name].metadata.get("stdl.reset", settings(graph).reset)
+    own: Reset | None = inline(graph).nodes[name].metadata.get("stdl.reset", settings(graph).reset)
     return own
 
 
@@ -445,7 +448,7 @@ def _infer(made: Structure, found: dict[NodeName, Shape], refused: Collection[No
             stuck = False
             arrived[path] = shape
             try:
-                found[path] = _output_shape(made.nodes[path], shape)
+                found[path] = _output_shape(made, path, shape)
             except Refused as refusal:
                 yield Problem(path, type(made.nodes[path]).__name__, str(refusal))
         if len(left) == len(waiting):
@@ -474,10 +477,13 @@ def _arriving(
     return PRIMITIVES[type(node)].input_shape(node) if guess else None
 
 
-def _output_shape(node: Any, arriving: Shape) -> Shape:
+def _output_shape(made: Structure, path: NodeName, arriving: Shape) -> Shape:
+    node = made.nodes[path]
     shape = arriving if isinstance(node, nir.Input) else PRIMITIVES[type(node)].output_shape(node, arriving)
     if math.prod(shape) > MAX_ELEMENTS:
         raise Refused(f"it puts out shape {shape}: accepted are at most {MAX_ELEMENTS} elements a sample")
+    if path in made.steps and (longest := int(made.steps[path].max())) * math.prod(shape) > MAX_ELEMENTS:
+        raise Refused(f"it keeps {longest} steps of {shape}: accepted are at most {MAX_ELEMENTS} elements a sample")
     return shape
 
 

@@ -46,6 +46,7 @@ Kind = Literal["IF", "LIF", "CubaLIF", "LI", "CubaLI", "I"]
 Reset = Literal["v_reset", "subtract", "none"]
 
 GAIN_SNAP = 1e-6  # tau is stored in float32, so an intended gain of 1 comes back as 1 +- 1e-7
+MAX_STEPS = 1 << 28  # of a delay
 WHOLE = 1e-6  # how far a delay may be from a whole number of steps, relative to that number where it is above 1
 
 
@@ -170,6 +171,8 @@ def steps(delay: npt.ArrayLike, dt: float) -> npt.NDArray[np.int64]:
     whole = np.round(exact)
     if not (whole >= 0).all():
         raise BadInput(f"its delay is negative, {float(_float64(delay).min()):g}: accepted are 0 and more")
+    if (whole >= MAX_STEPS).any():
+        raise BadInput(f"its delay is {float(whole.max()):g} steps of {dt:g}: accepted are less than {MAX_STEPS}")
     off = np.abs(exact - whole) > WHOLE * np.maximum(1, whole)
     if off.any():
         worst = float(exact.reshape(-1)[int(off.reshape(-1).argmax())])

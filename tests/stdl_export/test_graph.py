@@ -135,6 +135,8 @@ def broken_lif(**fields: np.ndarray) -> nir.LIF:
         (nir.Conv1d(9, full(1, 4, 2, 3), 1, 0, 1, 1, full(0, 4)), (2, 5), "input_shape=9, but its input image is (5,)"),
         (nir.Conv1d(None, full(1, 4, 2, 3), 1, "same", 1, 1, full(0, 3)), (2, 5), "bias must be (4,)"),
         (nir.Delay(full(-DT, 4)), (4,), "its delay is negative"),
+        (nir.Delay(full(2**20 * DT, 400)), (400,), "it keeps 1048576 steps of (400,): accepted are at most 268435456"),
+        (nir.Flatten({"input": np.array([2.5])}, 0, -1), (2, 5, 5), "input_type=[2.5]: accepted are one or more sizes"),
         (nir.Delay(full(1.5 * DT, 4)), (4,), "its delay is 1.5 steps of 0.000976562: accepted are whole numbers"),
         (
             nir.Flatten({"input": np.array([2, 5, 4])}, 0, -1),

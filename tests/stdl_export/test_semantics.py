@@ -202,7 +202,7 @@ def test_delays_in_steps(delay, dt, expected):
     assert steps(delay, dt).tolist() == expected
 
 
-@pytest.mark.parametrize("delay", [-1.0, 0.5, 1.00001, [1.0, 1.5]])
+@pytest.mark.parametrize("delay", [-1.0, 0.5, 1.00001, [1.0, 1.5], 1e300])
 def test_delays_between_steps(delay):
     with pytest.raises(BadInput, match="its delay is"):
         steps(delay, 1.0)
