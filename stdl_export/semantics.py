@@ -138,9 +138,12 @@ def discretise(node: Any, rule: Rule, dt: float) -> Discrete:
 
 
 def coefficients(node: Any, rule: Rule, dt: float) -> dict[str, Float64]:
-    """Every coefficient of a rule in float64, in the order of `dialects.COEFFICIENTS`, and v_threshold."""
+    """Every coefficient of a rule in float64, in the order of `dialects.COEFFICIENTS`, and v_threshold.
+
+    Computed on collapsed parameters, so a layer whose neurons are all alike costs no more than one of them.
+    """
     kind = type(node).__name__
-    known: dict[str, Any] = {name: _float64(getattr(node, name)) for name in PARAMETERS[kind]} | {"dt": dt}
+    known: dict[str, Any] = {name: collapse(_float64(getattr(node, name))) for name in PARAMETERS[kind]} | {"dt": dt}
     found: dict[str, Float64] = {}
     for name in COEFFICIENTS:
         text = getattr(rule, name) if name in FIELDS[kind] else None
