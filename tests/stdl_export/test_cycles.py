@@ -32,6 +32,8 @@ def test_nirtorch_depends_on_names() -> None:
     assert delay_target_input(graph, ["in"], ["out"], set()) == {("b", "a")}
     before = {"z": [], "a": ["y", "z"], "y": ["z", "a"]}  # the Input comes first, then what stands behind it
     assert delay_target_input(before, ["z"], [], set()) == {("y", "a")}
+    middle = {"m": [], "a": ["x", "y"], "x": ["a", "m"], "y": ["a"]}  # x is taken before a, whose turn was before m
+    assert delay_target_input(middle, ["m"], [], set()) == {("a", "x"), ("y", "a")}
     behind = {"k": [], "a": ["y", "k"], "y": ["k", "a"]}
     assert delay_target_input(behind, ["k"], [], set()) == {("a", "y")}
 

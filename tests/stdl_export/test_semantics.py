@@ -114,12 +114,10 @@ def test_a_synapse_by_hand():
 
 
 def test_gains_of_synapses_snap_to_one_as_well():
-    tau = np.float32(1e-4 / (1 - 0.9))
-    k = discretise(
-        cuba(tau_syn=tau, w_in=np.float32(tau / np.float32(1e-4)), tau_mem=tau, r=tau / np.float32(1e-4)), 1e-4
-    )
-    assert k.synapse is not None
-    assert k.synapse.gain == k.gain == 1
+    for w_in, gain in ((1 + 5e-7, 1), (1 + 2e-6, np.float32(1 + 2e-6))):
+        k = discretise(cuba(tau_syn=1.0, w_in=w_in), 1.0)
+        assert k.synapse is not None
+        assert k.synapse.gain == gain
 
 
 def test_expressions_see_the_coefficients_before_them():
