@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,9 +40,20 @@ def on_cycles(sources: Sources) -> set[str]:
 def dead_cycle(sources: Sources, alive: Collection[str]) -> list[str] | None:
     """A cycle none of whose nodes is `alive` (can hold a step's delay), in order; None where there is none."""
     rest = {name: [source for source in names if source not in alive] for name, names in sources.items()}
-    for name in alive:
-        rest[name] = []
-    return _back_edge(sorted(rest), _targets(rest))
+    rest |= {name: [] for name in alive}
+    targets = _targets(rest)
+    done: set[str] = set()
+    for start in sorted(rest):
+        path = _Path(targets, [] if start in done else [start])
+        while path.nodes:
+            target = path.step()
+            if target is None:
+                done.add(path.pop())
+            elif target in path.place:
+                return path.nodes[path.place[target] :]
+            elif target not in done:
+                path.push(target)
+    return None
 
 
 def delay_source_output(
@@ -51,20 +62,60 @@ def delay_source_output(
     """The edges that read the step before: those out of neurons.
 
     Depth-first from the Inputs (`roots`), nodes in order of their names; an edge back to the path is cut where the path
-    leaves its last stateful node. Cuts are made one by one until no cycle is left.
+    leaves its last stateful node; the walk then goes on as if that edge had never been.
     """
     targets = _targets({name: [] if name in late else names for name, names in sources.items()})
-    starts = [*sorted(roots), *sorted(sources)]
     cut: set[Edge] = set()
-    while (cycle := _back_edge(starts, targets)) is not None:
-        holders = [at for at, name in enumerate(cycle) if name in stateful]
-        if not holders:
-            raise Uncut(cycle, "no node on it has a state")
-        at = holders[-1]
-        edge = cycle[at], cycle[(at + 1) % len(cycle)]
-        targets[edge[0]].remove(edge[1])
-        cut.add(edge)
+    done: set[str] = set()  # no cycle leads through these any more
+    for start in [*sorted(roots), *sorted(sources)]:
+        path = _Path(targets, [] if start in done else [start])
+        while path.nodes:
+            target = path.step()
+            if target is None:
+                done.add(path.pop())
+            elif target in path.place:
+                edge = _leaving(path.nodes[path.place[target] :], stateful)
+                cut.add(edge)
+                while path.nodes[-1] != edge[0]:
+                    path.pop()  # what hangs on the edge may be reached another way
+            elif target not in done and (path.nodes[-1], target) not in cut:
+                path.push(target)
     return cut
+
+
+def _leaving(cycle: Sequence[str], stateful: Collection[str]) -> Edge:
+    """The edge by which a cycle leaves the last of its stateful nodes."""
+    holders = [at for at, name in enumerate(cycle) if name in stateful]
+    if not holders:
+        raise Uncut(cycle, "no node on it has a state")
+    return cycle[holders[-1]], cycle[(holders[-1] + 1) % len(cycle)]
+
+
+class _Path:
+    """A path of a depth-first walk: its nodes, the place of each, and which targets of each are still to be walked."""
+
+    def __init__(self, targets: Mapping[str, Sequence[str]], nodes: Iterable[str]) -> None:
+        self.nodes: list[str] = []
+        self.place: dict[str, int] = {}
+        self._targets = targets
+        self._left: list[Iterator[str]] = []
+        for name in nodes:
+            self.push(name)
+
+    def push(self, name: str) -> None:
+        self.place[name] = len(self.nodes)
+        self.nodes.append(name)
+        self._left.append(iter(self._targets[name]))
+
+    def pop(self) -> str:
+        self._left.pop()
+        name = self.nodes.pop()
+        del self.place[name]
+        return name
+
+    def step(self) -> str | None:
+        """The next target of the last node; None where it has no more."""
+        return next(self._left[-1], None)
 
 
 def delay_target_input(
@@ -149,29 +200,6 @@ def _targets(sources: Mapping[Any, Collection[Any]]) -> dict[Any, list[Any]]:
         for source in dict.fromkeys(sources[target]):
             found[source].append(target)
     return found
-
-
-def _back_edge(starts: Iterable[str], targets: Mapping[str, list[str]]) -> list[str] | None:
-    """Depth-first, the first edge that leads back to the path: the path from there on, a cycle in order."""
-    done: set[str] = set()
-    for start in starts:
-        if start in done:
-            continue
-        path, open_ = [start], [iter(targets[start])]
-        on_path = {start: 0}
-        while path:
-            target = next(open_[-1], None)
-            if target is None:
-                done.add(path[-1])
-                del on_path[path.pop()]
-                open_.pop()
-            elif target in on_path:
-                return path[on_path[target] :]
-            elif target not in done:
-                on_path[target] = len(path)
-                path.append(target)
-                open_.append(iter(targets[target]))
-    return None
 
 
 def _groups(sources: Sources) -> list[list[str]]:
