@@ -118,7 +118,7 @@ class Manifest(_Model):
     timesteps: pydantic.PositiveInt | None
     dt: pydantic.PositiveFloat
     dialect: str
-    reset: graphs.Reset
+    reset: graphs.Reset | None
     input: InputInfo
     data: DataInfo | None
     classes: tuple[str, ...] | None

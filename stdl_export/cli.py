@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import sys
@@ -27,6 +28,8 @@ from stdl_export.source import Source
 from stdl_export.targets import TARGETS, Job, Mode
 from stdl_export.tensorrt import Profile
 
+log = logging.getLogger("stdl")
+
 MODES: dict[str, tuple[Mode, ...]] = {"sequence": ("sequence",), "step": ("step",), "both": ("sequence", "step")}
 
 EXAMPLES = """\b
@@ -49,6 +52,8 @@ class Overrides(pydantic.BaseModel):
     reset: graphs.Reset | None = None
     input: graphs.InputMode | None = None
     output: graphs.Decoding | None = None
+    dialect: dict[str, Any] | None = None
+    """Choices of the dialect: `dialect.reset=subtract`, `dialect.nodes."1.lif".spike=">="`."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,15 @@ class Options:
     set: tuple[str, ...]
 
 
+def _list_dialects(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    """Print every dialect with its line, and leave."""
+    if wanted and not context.resilient_parsing:
+        width = max(map(len, dialects.DIALECTS))
+        for name, dialect in dialects.DIALECTS.items():
+            click.echo(f"{name:<{width}}  {dialect.explanation}")
+        context.exit()
+
+
 @click.command(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.argument("source", metavar="SOURCE", type=click.Path(path_type=Path))
 @click.option("--target", multiple=True, required=True, help=f"{', '.join(TARGETS)}; repeatable or comma-separated.")
@@ -78,9 +92,27 @@ class Options:
     type=click.Path(path_type=Path),
     help="Folder of the new bundle, or FILE.nir for --target nir alone. Without it, the bundle SOURCE gets new parts.",
 )
-@click.option("--dialect", help=f"How NIR's continuous time is stepped: {', '.join(dialects.DIALECTS)}.")
+@click.option(
+    "--dialect",
+    metavar="NAME|FILE",
+    help="How NIR's continuous time is stepped: a name of --list-dialects, or a TOML or JSON file. "
+    "Default: what the graph says, else nir.",
+)
+@click.option(
+    "--list-dialects",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_dialects,
+    help="Explain every dialect in a line.",
+)
 @click.option("--timesteps", metavar="N|dynamic", help="Time steps T. Default: what the graph says, else dynamic.")
-@click.option("--dt", type=float, help="Length of a step in seconds. Default: what the graph says, else 1e-4.")
+@click.option(
+    "--dt",
+    type=float,
+    help="Length of a step in the unit of the time constants, mostly seconds. "
+    "Default: what --set, the dialect file, the graph or the named dialect says, else 1e-4.",
+)
 @click.option("--mode", type=click.Choice(list(MODES)), default="both", help="Whole sequences, single steps, or both.")
 @click.option(
     "--batch",
@@ -112,23 +144,28 @@ def export(options: Options) -> None:
     overrides = validate(Overrides, apply_settings({}, options.set), "--set")
     opened = source.read(options.source)
     opened = replace(opened, name=overrides.network or opened.name, classes=overrides.classes or opened.classes)
-    graph = graphs.with_settings(opened.graph, _settings(graphs.settings(opened.graph), overrides, options))
-    graphs.check(graph, f"'{options.source}' under these options")
+    graph = graphs.with_settings(opened.graph, _settings(opened.graph, overrides, options))
+    if options.out is None:
+        _check_in_place(opened, graph, options)
+    graphs.check(graph, f"'{options.source}'")
+    if one_file is not None:
+        _write_nir(graph, one_file)
+        _say(opened.graph, graph)
+        return
     outputs = math.prod(graphs.shapes(graph)[graphs.output_name(graph)])
     if opened.classes is not None and len(opened.classes) != outputs:
         raise BadInput(f"--set classes: {len(opened.classes)} names for {outputs} outputs: give one for each")
     job = Job(graph, MODES[options.mode], options.time_form, profile, options.precision)
     targets.check(job, names)
-    if one_file is not None:
-        _write_nir(graph, one_file)
-        return
     if options.out is None:
-        bundle, notes = targets.add(_own_bundle(opened, graph, options), job, names)
+        assert opened.bundle is not None, "it was checked"
+        bundle, notes = targets.add(opened.bundle, job, names)
     else:
         require_empty(options.out)
         kept, origin = golden.choose(graph, opened.recorded, options.inputs, options.golden)
         bundle, notes = targets.create(options.out, opened, job, names, kept, origin)
     _summary(bundle, notes)
+    _say(opened.graph, graph)
 
 
 def entry() -> None:
@@ -158,15 +195,56 @@ def _check_options(options: Options, one_file: Path | None) -> None:
         )
 
 
-def _settings(said: graphs.Settings, overrides: Overrides, options: Options) -> graphs.Settings:
-    """What the graph says, overruled by `--set`, overruled by an option of its own."""
-    spoken: dict[str, Any] = {"dt": overrides.dt if options.dt is None else options.dt, "dialect": options.dialect}
+def _settings(graph: nir.NIRGraph, overrides: Overrides, options: Options) -> graphs.Settings:
+    """What the graph says, overruled by `--set`, overruled by an option of its own.
+
+    A dialect that is given anew takes its dt along only where nobody else says one; that of a dialect file counts as
+    said by whoever gives the file.
+    """
+    dialect, file_dt = _dialect(graph, overrides, options)
+    said = graphs.settings(graph)
+    if "stdl.dt" not in graph.metadata:
+        said = replace(said, dt=dialects.choices(dialects.get(dialect)).dt or graphs.DT)
+    spoken: dict[str, Any] = {"dialect": dialect}
+    spoken["dt"] = next((dt for dt in (options.dt, overrides.dt, file_dt) if dt is not None), None)
     spoken |= {key: getattr(overrides, key) for key in ("reset", "input", "output")}
+    if overrides.reset is not None and (base := dialects.base(dialects.get(dialect))) != "nir":
+        raise BadInput(f"--set reset is for dialect nir, this is {base}: write --set dialect.reset={overrides.reset}")
     settings = replace(said, **{key: value for key, value in spoken.items() if value is not None})
     if options.timesteps is not None:
         settings = replace(settings, T=_timesteps(options.timesteps))
-    dialects.get(settings.dialect)
     return settings
+
+
+def _dialect(graph: nir.NIRGraph, overrides: Overrides, options: Options) -> tuple[str, float | None]:
+    """The dialect of `--dialect` and `--set dialect...`, as `stdl.dialect` says it, and the dt that they say.
+
+    That dt is then the graph's, and the dialect says none.
+    """
+    found = graphs.dialect(graph) if options.dialect is None else dialects.read(options.dialect)
+    if overrides.dialect is not None:
+        found = dialects.changed(found, overrides.dialect, "--set dialect")
+    said = dialects.text(found)
+    if said in dialects.DIALECTS or found.graph.dt is None:
+        return said, None
+    graph_choices = found.graph.model_dump(exclude_unset=True, exclude={"dt"})
+    without = found.model_copy(update={"graph": dialects.GraphChoices(**graph_choices)})
+    return dialects.text(without), found.graph.dt
+
+
+def _say(before: nir.NIRGraph, graph: nir.NIRGraph) -> None:
+    """The dialect, where the graph itself did not say it, and what is taken otherwise than the graph says."""
+    chosen = graphs.dialect(graph)
+    if "stdl.dialect" not in before.metadata:
+        name = dialects.text(chosen)
+        said = (
+            f"{name}: {chosen.explanation}"
+            if name in dialects.DIALECTS
+            else f"as given, on top of {dialects.base(chosen)}"
+        )
+        log.info(f"dialect {said}; dt {graphs.settings(graph).dt:g}")
+    for remark in graphs.remarks(graph):
+        log.warning(remark)
 
 
 def _timesteps(text: str) -> int | None:
@@ -177,15 +255,14 @@ def _timesteps(text: str) -> int | None:
     return int(text)
 
 
-def _own_bundle(opened: Source, graph: nir.NIRGraph, options: Options) -> Bundle:
-    """The bundle that parts are added to. What its graph and golden samples say cannot change in place."""
+def _check_in_place(opened: Source, graph: nir.NIRGraph, options: Options) -> None:
+    """Parts are added to a bundle only. What its graph and golden samples say cannot change in place."""
     if opened.bundle is None:
         raise BadInput(f"'{options.source}' is not a bundle, so --out is needed: name a new folder")
     if graphs.settings(graph) != opened.bundle.manifest.settings or options.golden or options.inputs or options.set:
         raise BadInput(
             f"bundle '{options.source}' would no longer be what its golden samples prove: give --out, a new folder"
         )
-    return opened.bundle
 
 
 def _write_nir(graph: nir.NIRGraph, path: Path) -> None:

@@ -32,6 +32,8 @@ def same(a: nir.NIRGraph, b: nir.NIRGraph) -> str | None:
 def _node_difference(a: nir.NIRNode, b: nir.NIRNode) -> str | None:
     if type(a) is not type(b):
         return f"{type(a).__name__} in one graph, {type(b).__name__} in the other"
+    if isinstance(a, nir.NIRGraph):
+        return same(a, b)
     if difference := _metadata_difference(a.metadata, b.metadata):
         return f"metadata: {difference}"
     ours, theirs = fields(a), fields(b)

@@ -91,7 +91,7 @@ def read_inputs(path: Path) -> tuple[NDArray[np.float32], NDArray[np.integer] | 
 
 def _liveliness(graph: nir.NIRGraph, x: NDArray[np.float32]) -> list[float]:
     """How far each layer is from silence, or from spiking always, the one that is worst off first."""
-    rates = [float(fired.mean()) for fired in _run(graph, x).spikes.values()]
+    rates = [float((fired > 0).mean()) for fired in _run(graph, x).spikes.values()]
     return sorted(min(rate, 1 - rate) for rate in rates)
 
 

@@ -20,9 +20,12 @@ import numpy as np
 from stdl_export import hdf5
 from stdl_export.common.errors import BadInput, join_reasons, one_line
 from stdl_export.common.files import atomic_file
+from stdl_export.inline import join
 
 # Fields that follow from the rest of the graph; files may leave them out.
 DERIVED = ("input_shape", "input_type")
+
+NEURON_FIELDS = ("tau", "tau_syn", "tau_mem", "r", "v_leak", "v_threshold", "v_reset", "w_in")
 
 NODE_TYPES: dict[str, Any] = {
     kind.__name__: kind
@@ -45,11 +48,9 @@ def read(path: Path) -> nir.NIRGraph:
 
 
 def write(graph: nir.NIRGraph, input_shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
-    """Write the graph with `nir.write`, derived shapes filled in from `input_shapes` (nir cannot write None)."""
-    nodes = {name: _writable(node, input_shapes.get(name, ())) for name, node in graph.nodes.items()}
-    edges = sorted({(source, target) for source, target in graph.edges})
+    """Write the graph with `nir.write`, derived shapes filled in from `input_shapes` by path: nir writes no None."""
     with atomic_file(path) as part:
-        nir.write(part, nir.NIRGraph(nodes=nodes, edges=edges, metadata=dict(graph.metadata), type_check=False))
+        nir.write(part, _writable_graph(graph, input_shapes, ""))
 
 
 def fields(node: nir.NIRNode) -> dict[str, Any]:
@@ -63,15 +64,29 @@ def fields(node: nir.NIRNode) -> dict[str, Any]:
     return found | ({"input_type": node.input_type["input"]} if isinstance(node, nir.Flatten) else {})
 
 
+def _writable_graph(graph: nir.NIRGraph, input_shapes: Mapping[str, tuple[int, ...]], path: str) -> nir.NIRGraph:
+    nodes = {}
+    for name, node in graph.nodes.items():
+        inner = join(path, name)
+        if isinstance(node, nir.NIRGraph):
+            nodes[name] = _writable_graph(node, input_shapes, inner)
+        else:
+            nodes[name] = _writable(node, input_shapes.get(inner, ()))
+    edges = sorted({(source, target) for source, target in graph.edges})
+    return nir.NIRGraph(nodes=nodes, edges=edges, metadata=dict(graph.metadata), type_check=False)
+
+
 def _writable(node: nir.NIRNode, input_shape: tuple[int, ...]) -> nir.NIRNode:
     """A copy whose fields `nir.write` can store: no None, and scalars instead of arrays without dimensions."""
     node = copy.copy(node)
     for name, value in fields(node).items():
         if isinstance(value, np.ndarray) and value.ndim == 0:
             setattr(node, name, value[()])
-    if isinstance(node, nir.Conv2d):
+    if isinstance(node, nir.Conv1d) and node.input_shape is None:
+        node.input_shape = input_shape[1]
+    if isinstance(node, nir.Conv2d) and node.input_shape is None:
         node.input_shape = np.array(input_shape[1:])
-    if isinstance(node, nir.Flatten):
+    if isinstance(node, nir.Flatten) and (node.input_type or {}).get("input") is None:
         node.input_type = {"input": np.array(input_shape)}
     return node
 
@@ -84,16 +99,21 @@ def _graph(content: dict[str, Any], path: str, reasons: list[str]) -> nir.NIRGra
     nodes: Any = content.get("nodes")
     edges: Any = content.get("edges")
     where = f"node '{path}' (NIRGraph)" if path else "the graph"
-    if content.get("type") != "NIRGraph" or not isinstance(nodes, dict) or not _are_edges(edges):
+    if not _is(content, "NIRGraph") or not isinstance(nodes, dict) or not _are_edges(edges):
         reasons.append(f"{where} is not a NIRGraph with a group 'nodes' and pairs of names as 'edges'")
         nodes, edges = {}, []
-    made = {name: _node(item, f"{path}/{name}".lstrip("/"), reasons) for name, item in nodes.items()}
+    made = {name: _node(item, join(path, name), reasons) for name, item in nodes.items()}
     return nir.NIRGraph(
         nodes={name: node for name, node in made.items() if node is not None},
         edges=[(str(source), str(target)) for source, target in edges],
         metadata=_metadata(content),
         type_check=False,
     )
+
+
+def _is(content: Mapping[str, Any], kind: str) -> bool:
+    said = content.get("type")
+    return isinstance(said, str) and said == kind
 
 
 def _are_edges(edges: Any) -> bool:
@@ -104,6 +124,9 @@ def _are_edges(edges: Any) -> bool:
 
 def _node(content: Any, path: str, reasons: list[str]) -> nir.NIRNode | None:
     name = content.get("type") if isinstance(content, dict) else None
+    if name is not None and not isinstance(name, str):
+        reasons.append(f"node '{path}': its type is no text")
+        return None
     if name == "NIRGraph":
         return _graph(content, path, reasons)
     if name not in NODE_TYPES:
@@ -124,8 +147,26 @@ def _make(content: dict[str, Any]) -> nir.NIRNode:
     content = {key: value for key, value in content.items() if key != "metadata"} | {"metadata": _metadata(content)}
     if content["type"] in ("Conv1d", "Conv2d"):
         content.setdefault("input_shape", None)
+    if content["type"] == "Conv1d" and np.size(content["input_shape"]) == 1 and content["input_shape"] is not None:
+        content["input_shape"] = np.asarray(content["input_shape"]).item()  # nir takes no [20]
+    content |= _broadcast({key: value for key, value in content.items() if key in NEURON_FIELDS})
     with np.errstate(all="ignore"):  # nir infers an output shape of its own, dividing by the stride
         return nir.dict2NIRNode(content)
+
+
+def _broadcast(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Neuron parameters in one shape, as nir wants them, where files hold one number for all, or one a channel."""
+    arrays = {key: np.asarray(value) for key, value in parameters.items()}
+    ranks = {array.ndim for array in arrays.values() if array.size > 1}
+    if len(ranks) != 1 or len({array.shape for array in arrays.values()}) == 1:
+        return parameters
+    (rank,) = ranks
+    full = {key: array.reshape((1,) * rank) if array.size == 1 else array for key, array in arrays.items()}
+    try:
+        shape = np.broadcast_shapes(*(array.shape for array in full.values()))
+    except ValueError:
+        return parameters  # nir says what is wrong
+    return {key: np.ascontiguousarray(np.broadcast_to(array, shape)) for key, array in full.items()}
 
 
 def _field_reasons(kind: type, content: dict[str, Any]) -> list[str]:

@@ -27,7 +27,10 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Source:
-    """A checked graph and what is known about it. `bundle` is set where it came from one."""
+    """A graph and what is known about it. `bundle` is set where it came from one.
+
+    Of a .nir file only the metadata is checked: what else is right depends on the dialect and dt that it is to have.
+    """
 
     graph: nir.NIRGraph
     name: str
@@ -54,7 +57,7 @@ def read(path: Path) -> Source:
 
 def _read_nir(path: Path) -> Source:
     graph = graphs.read(path)
-    graphs.check(graph, f"'{path}'")
+    graphs.check_metadata(graph, f"'{path}'")
     return Source(graph, path.stem)
 
 

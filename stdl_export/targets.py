@@ -114,6 +114,8 @@ TARGETS: dict[str, Target] = {"nir": _nir, "onnx": _onnx, "tensorrt": _tensorrt}
 
 def check(job: Job, targets: Sequence[str]) -> None:
     """Refuse what a target cannot do here, before anything is computed or written."""
+    if {"onnx", "tensorrt"} & set(targets):
+        lower.lowerable(job.graph)
     if "tensorrt" in targets:
         tensorrt.flavour()
         if "sequence" in job.modes:

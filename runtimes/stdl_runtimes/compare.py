@@ -63,17 +63,20 @@ def golden_flips(
     A neuron with another count either had a tie, or something before it differed; then its sample says nothing about
     the layers behind. So a difference is a flip where the neuron had no tie and, in this sample, all layers before it
     have equal counts and no ties. margins: [T, B, ...]; sources: the spiking nodes before each node, which come first
-    in `expected`.
+    in `expected`, except on a loop, where every layer is before every other.
     """
     layers: dict[str, Flips] = {}
-    doubtful: dict[str, Flags] = {}  # node -> [B], samples in which its output, or something before it, may differ
+    doubtful = {  # node -> [B], samples in which its output, or something before it, may differ
+        node: _any_in_sample((count != found[node]) | (margins[node] <= flip_margin).any(axis=0))
+        for node, count in expected.items()
+    }
     differing, flipped = np.zeros(batch, dtype=np.bool_), np.zeros(batch, dtype=np.bool_)
     for node, count in expected.items():
         differs, tied = count != found[node], (margins[node] <= flip_margin).any(axis=0)
         before = _before(node, doubtful, sources, batch)
         clear = ~before.reshape(-1, *[1] * (count.ndim - 1))
         layers[node] = Flips(flips=int((differs & ~tied & clear).sum()), ties=int((differs & tied & clear).sum()))
-        doubtful[node] = before | _any_in_sample(differs | tied)
+        doubtful[node] |= before
         differing |= _any_in_sample(differs)
         flipped |= _any_in_sample(differs & ~tied & clear)
     return GoldenFlips(layers, differing & ~flipped)
@@ -90,9 +93,11 @@ def differ_from_a_tie_on(
     """Samples [B] whose spikes [T, B, ...] differ, each first difference being a tie; all that follows comes from it.
 
     A difference is a first one where no layer before it differs in this sample, and judged at the neuron's first step
-    that differs. sources: the spiking nodes before each node, which come first in `expected`.
+    that differs. sources: the spiking nodes before each node, which come first in `expected`, except on a loop.
     """
-    upset: dict[str, Flags] = {}  # node -> [B], samples in which its output, or something before it, differs
+    upset = {  # node -> [B], samples in which its output, or something before it, differs
+        node: _any_in_sample((spikes != found[node]).any(axis=0)) for node, spikes in expected.items()
+    }
     differing, flipped = np.zeros(batch, dtype=np.bool_), np.zeros(batch, dtype=np.bool_)
     for node, spikes in expected.items():
         differs = spikes != found[node]
@@ -100,7 +105,7 @@ def differ_from_a_tie_on(
         tied = np.take_along_axis(margins[node], first, axis=0)[0] <= flip_margin
         own = differs.any(axis=0)
         before = _before(node, upset, sources, batch)
-        upset[node] = before | _any_in_sample(own)
+        upset[node] |= before
         differing |= upset[node]
         flipped |= _any_in_sample(own & ~tied) & ~before
     return differing & ~flipped
@@ -119,10 +124,11 @@ def count_difference(expected: Integers, found: Integers) -> int:
 
 
 def _before(node: str, flags: Mapping[str, Flags], sources: Mapping[str, Iterable[str]], batch: int) -> Flags:
-    """Samples [B] that are flagged in any layer before a node."""
+    """Samples [B] that are flagged in any other layer before a node."""
     before = np.zeros(batch, dtype=np.bool_)
     for source in sources[node]:
-        before |= flags[source]
+        if source != node:
+            before |= flags[source]
     return before
 
 

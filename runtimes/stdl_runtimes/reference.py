@@ -1,8 +1,8 @@
 """The judge: a NIR graph run in NumPy, one short function per node type, nothing but the graph needed.
 
-Everything is float32. A neuron computes exactly what `semantics` says; everything else acts on [B, ...] without memory.
-Clarity comes before speed, but convolutions go through one matrix product per few samples, and where one frame is
-repeated, what lies before the first neuron is computed once.
+Everything is float32. A neuron computes exactly what `semantics` says; a Delay hands out what came in steps ago;
+everything else acts on [B, ...] without memory. Clarity comes before speed, but convolutions go through one matrix
+product per few samples, and where one frame is repeated, what lies before the first neuron is computed once.
 """
 
 from __future__ import annotations
@@ -15,63 +15,99 @@ import nir
 import numpy as np
 import numpy.typing as npt
 
-from stdl_export import dialects, graph
 from stdl_export.bundle import Bundle
+from stdl_export.common.errors import BadInput
+from stdl_export.common.names import unknown
 from stdl_export.graph import NodeName
-from stdl_export.primitives import Shape, Window, conv_window, flatten_dims, pool_window
-from stdl_export.semantics import Discrete, discretise
+from stdl_export.primitives import Window, conv_groups, conv_window, flatten_dims, pool_window
+from stdl_export.program import Component, Node, Program, program
+from stdl_export.semantics import Discrete, Synapse
 from stdl_runtimes import base
 from stdl_runtimes.base import Array, Device, Recorded, Spikes
 
 SAMPLES_AT_ONCE = 64  # bounds memory: a large batch is run in parts
 PATCH_BYTES = 32 << 20  # convolution patches that are laid out at once; larger ones only leave the caches
-STATEFUL = (nir.IF, nir.LIF, nir.LI)
+
+Inputs = Array | Mapping[NodeName, Array]
+"""What goes in: an array, or one for each Input by its name."""
+
+StateName = tuple[NodeName, str]
+"""A state: whose it is, and v, i, s (its spike of the step before), delay [steps, B, ...] or feedback."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A run: output [T, B, ...], and per spiking node its spikes and its margins, each [T, B, ...].
+    """A run: what each Output gives [T, B, ...], and per spiking node its spikes and its margins, each [T, B, ...].
 
-    A margin is |u - v_threshold| / max(1, |v_threshold|), how far a potential was from the other decision; empty unless
-    asked for.
+    Spikes are true and false, or counts (int32) of nodes that fire several times a step. A margin is |u - v_threshold|
+    / max(1, |v_threshold|), how far a potential was from the other decision; it and `potentials`, what each neuron
+    stores at the end of each step, are empty unless asked for. states: of all nodes after the last step.
     """
 
-    output: Array
+    outputs: dict[NodeName, Array]
     spikes: dict[NodeName, Spikes] = field(default_factory=dict)
     margins: dict[NodeName, Array] = field(default_factory=dict)
+    potentials: dict[NodeName, Array] = field(default_factory=dict)
+    states: dict[StateName, Array] = field(default_factory=dict)
+
+    @property
+    def output(self) -> Array:
+        """That of the one Output; BadInput where there are several."""
+        if len(self.outputs) != 1:
+            raise BadInput(
+                f"the graph has {len(self.outputs)} Outputs, {', '.join(self.outputs)}: take one of `outputs`"
+            )
+        return next(iter(self.outputs.values()))
 
 
-def run(network: nir.NIRGraph, x: Array, *, T: int | None = None, spikes: bool = True, margins: bool = False) -> Result:
+def run(
+    network: nir.NIRGraph,
+    x: Inputs,
+    *,
+    T: int | None = None,
+    spikes: bool = True,
+    margins: bool = False,
+    potentials: bool = False,
+    states: bool = False,
+) -> Result:
     """Run a checked graph from a fresh state.
 
-    x: [B, ...] where `stdl.input` is "repeat" (T from the argument, else from `stdl.T`), otherwise [T, B, ...].
-    BadInput where x does not fit the graph or T is not known.
+    x: [B, ...] where `stdl.input` is "repeat" (T from the argument, else from `stdl.T`), otherwise [T, B, ...]; of
+    several Inputs a dictionary. BadInput where x does not fit the graph or T is not known.
     """
-    steps = _Steps(network)
-    x = np.asarray(x, dtype=np.float32)
-    repeated = graph.settings(network).input == "repeat"
-    base.check_sample(x.shape[1:] if repeated else x.shape[2:], steps.shapes[steps.input])
-    length = base.sequence_length(x, repeated, graph.settings(network).T, T)
-    parts = base.parts(x, repeated, SAMPLES_AT_ONCE)
-    return _joined([_run(steps, part, repeated, length, spikes, margins) for part in parts])
+    made = program(network)
+    repeated = made.settings.input == "repeat"
+    frames = _checked(made, x, repeated)
+    lengths = {base.sequence_length(each, repeated, made.settings.T, T) for each in frames.values()}
+    batches = {each.shape[0 if repeated else 1] for each in frames.values()}
+    if len(lengths) > 1 or len(batches) > 1:
+        shapes = ", ".join(f"'{name}' {each.shape}" for name, each in frames.items())
+        raise BadInput(f"the inputs differ in time steps or samples: {shapes}")
+    (length,) = lengths
+    split = {name: base.parts(each, repeated, SAMPLES_AT_ONCE) for name, each in frames.items()}
+    record = _Record(spikes, margins, potentials, states)
+    count = len(next(iter(split.values())))
+    parts = [{name: each[at] for name, each in split.items()} for at in range(count)]
+    return _joined([_run(made, part, repeated, length, record) for part in parts])
 
 
 class Session(base.Session):
-    """The graph step by step, with the potentials kept in between."""
+    """The graph step by step, with the states kept in between."""
 
     def __init__(self, network: nir.NIRGraph, batch: int) -> None:
-        self._steps = _Steps(network)
+        self._program = program(network)
         self._batch = batch
         self.reset()
 
     def step(self, frame: Array) -> Array:
         """frame [B, ...] -> output [B, ...], the caller's own: what a readout puts out may be its very state."""
-        frame = base.checked_frame(frame, self._batch, self._steps.shapes[self._steps.input])
-        return np.array(self._steps.advance({self._steps.input: frame}, self._state)[self._steps.output])
+        (name,), (output,) = self._program.inputs, self._program.outputs
+        frame = base.checked_frame(frame, self._batch, self._program.nodes[name].shape)
+        return np.array(self._simulation.advance({name: frame})[output])
 
     def reset(self) -> None:
-        """All potentials back to 0."""
-        self._state = self._steps.start(self._batch)
+        """All states back to what they are before the first step."""
+        self._simulation = Simulation(self._program, self._batch)
 
 
 class Reference(base.Runtime):
@@ -105,151 +141,333 @@ def load(bundle: Bundle, device: Device) -> Reference:
     return Reference(bundle.graph())
 
 
+def _checked(made: Program, x: Inputs, repeated: bool) -> dict[NodeName, Array]:
+    """Each Input's array as float32, of the graph's shape."""
+    if not isinstance(x, Mapping):
+        if len(made.inputs) != 1:
+            raise BadInput(f"the graph has {len(made.inputs)} Inputs, {', '.join(made.inputs)}: give an array for each")
+        x = {made.inputs[0]: x}
+    for name in x:
+        if name not in made.inputs:
+            raise unknown("Input", name, made.inputs)
+    if missing := sorted(set(made.inputs) - set(x)):
+        raise BadInput(f"there is no array for Input '{missing[0]}': give one for each of {', '.join(made.inputs)}")
+    arrays = {name: np.asarray(x[name], dtype=np.float32) for name in made.inputs}
+    for name, each in arrays.items():
+        base.check_sample(each.shape[1:] if repeated else each.shape[2:], made.nodes[name].shape)
+    return arrays
+
+
 # --- the walk over the graph ----------------------------------------------------------------------------------------
 
 
-@dataclass
-class _State:
-    """Stored potentials v of all stateful nodes, and the potentials u of the last step, before its reset."""
+@dataclass(frozen=True)
+class _Record:
+    """What of a run is kept."""
 
-    v: dict[NodeName, Array]
-    u: dict[NodeName, Array]
+    spikes: bool
+    margins: bool
+    potentials: bool
+    states: bool
 
 
-class _Steps:
-    """A graph made ready to be stepped: its order, its sums and the coefficients of its neurons."""
+class Simulation:
+    """A program with the states of a batch: `advance` takes it one step on."""
 
-    def __init__(self, network: nir.NIRGraph) -> None:
-        settings = graph.settings(network)
-        dialect = dialects.get(settings.dialect)
-        self.nodes: Mapping[NodeName, Any] = network.nodes
-        self.order = graph.order(network)
-        self.sources = graph.sources(network)
-        self.shapes: Mapping[NodeName, Shape] = graph.shapes(network)
-        self.input, self.output = graph.input_name(network), graph.output_name(network)
-        self.neurons: dict[NodeName, Discrete] = {
-            name: discretise(node, settings.dt, graph.reset_of(network, name), dialect)
-            for name, node in network.nodes.items()
-            if isinstance(node, STATEFUL)
-        }
-        self.spiking = graph.neurons(network)
+    def __init__(self, made: Program, batch: int) -> None:
+        self.program = made
+        self.spiking = made.spiking
+        self.states: dict[StateName, Array] = {}
+        self.spikes: dict[NodeName, Array] = {}  # of the last step, {0, 1} or counts
+        self.decided: dict[NodeName, Array] = {}  # the potentials that the last step's spikes were read from
+        for path, node in made.nodes.items():
+            if node.numbers is not None:
+                for name, value in initial(node.numbers).items():
+                    self.states[path, name] = np.array(np.broadcast_to(value, (batch, *node.shape)))
+            if node.steps is not None:
+                self.states[path, "delay"] = np.zeros((int(node.steps.max()), batch, *node.shape), np.float32)
+        for path in made.fed_back:
+            self.states[path, "feedback"] = np.zeros((batch, *made.nodes[path].shape), np.float32)
 
-    def start(self, batch: int) -> _State:
-        """The state before the first step."""
-        zeros = {name: np.zeros((batch, *self.shapes[name]), np.float32) for name in self.neurons}
-        return _State(v=zeros, u={})
-
-    def still(self, frame: Array) -> dict[NodeName, Array]:
-        """The values that do not change while one frame is repeated: those of nodes with no neuron before them."""
-        values = {self.input: frame}
-        for name in self.order:
-            if name not in values and name not in self.neurons and values.keys() >= set(self.sources[name]):
-                values[name] = self._stateless(name, values)
+    def still(self, frames: Mapping[NodeName, Array]) -> dict[NodeName, Array]:
+        """The values that do not change while the frames are repeated."""
+        values = dict(frames)
+        for path in self.program.timeless:
+            if path not in values:
+                values[path] = self._stateless(self.program.nodes[path], values)
         return values
 
-    def advance(self, known: Mapping[NodeName, Array], state: _State) -> dict[NodeName, Array]:
+    def advance(self, known: Mapping[NodeName, Array]) -> dict[NodeName, Array]:
         """One step: the value [B, ...] of every node from the `known` ones, which are taken as given."""
         values = dict(known)
-        for name in self.order:
-            if name in self.neurons:
-                values[name], state.u[name], state.v[name] = neuron_step(
-                    self.neurons[name], self._sum(name, values), state.v[name]
-                )
-            elif name not in values:
-                values[name] = self._stateless(name, values)
+        for component in self.program.components:
+            self._component(component, values)
+        for path in self.program.fed_back:
+            self.states[path, "feedback"] = values[path]
         return values
 
-    def _stateless(self, name: NodeName, values: Mapping[NodeName, Array]) -> Array:
-        node = self.nodes[name]
-        return STATELESS[type(node)](node, self._sum(name, values))
+    def _component(self, component: Component, values: dict[NodeName, Array]) -> None:
+        """Every node in order; a late one puts out first, and takes its input when all of the component is known."""
+        for node in component.nodes:
+            if node.path in values:
+                continue
+            if node.late:
+                values[node.path] = self._put_out(node)
+            elif node.numbers is not None:
+                values[node.path] = self._neuron(node.path, node.numbers, self._sum(node, values))
+            elif node.steps is not None:
+                values[node.path] = self._delay(node, self._sum(node, values))
+            else:
+                values[node.path] = self._stateless(node, values)
+        for node in component.nodes:
+            if node.late and node.numbers is not None:
+                self._neuron(node.path, node.numbers, self._sum(node, values))
+            elif node.late:
+                self._delay(node, self._sum(node, values))
 
-    def _sum(self, name: NodeName, values: Mapping[NodeName, Array]) -> Array:
-        """Fan-in is addition, in the order of the sources' names."""
-        first, *others = self.sources[name]
-        total = values[first]
-        for source in others:
-            total = total + values[source]
-        return total
+    def _put_out(self, node: Node) -> Array:
+        """What a late node puts out: no input changes it any more in this step."""
+        if node.numbers is None:
+            return self._delay(node, None)
+        state = {name: value for (path, name), value in self.states.items() if path == node.path}
+        anything = np.zeros_like(state["v"])
+        return neuron_step(node.numbers, anything, state).output
+
+    def _neuron(self, path: NodeName, k: Discrete, x: Array) -> Array:
+        names = list(initial(k))
+        step = neuron_step(k, x, {name: self.states[path, name] for name in names})
+        for name in names:
+            self.states[path, name] = step.state[name]
+        if step.spikes is not None:
+            assert step.decided is not None
+            self.spikes[path], self.decided[path] = step.spikes, step.decided
+        return step.output
+
+    def _delay(self, node: Node, x: Array | None) -> Array:
+        """What came in `steps` ago, element by element; x is stored as the newest (None: it is not known yet)."""
+        assert node.steps is not None
+        stored = self.states[node.path, "delay"]  # [steps, B, ...], the oldest first
+        newest = np.zeros(stored.shape[1:], np.float32) if x is None else x
+        line = np.concatenate([stored, newest[None]])
+        if x is not None:
+            self.states[node.path, "delay"] = line[1:]
+        at = np.broadcast_to(len(stored) - node.steps, (1, *stored.shape[1:]))
+        delayed: Array = np.take_along_axis(line, at, axis=0)[0]
+        return delayed
+
+    def _stateless(self, node: Node, values: Mapping[NodeName, Array]) -> Array:
+        x = self._sum(node, values)
+        if isinstance(node.node, nir.Threshold) and node.spike == ">=":
+            return at_threshold(node.node, x)
+        return STATELESS[type(node.node)](node.node, x)
+
+    def _sum(self, node: Node, values: Mapping[NodeName, Array]) -> Array:
+        """Fan-in is addition, in the order of the sources."""
+        first, *others = (
+            self.states[source.path, "feedback"] if source.previous else values[source.path] for source in node.sources
+        )
+        for other in others:
+            first = first + other
+        return first
 
 
-def _run(steps: _Steps, x: Array, repeated: bool, length: int, spikes: bool, margins: bool) -> Result:
-    batch = x.shape[0] if repeated else x.shape[1]
-    state = steps.start(batch)
+def _run(made: Program, x: Mapping[NodeName, Array], repeated: bool, length: int, record: _Record) -> Result:
+    steps = Simulation(made, next(iter(x.values())).shape[0 if repeated else 1])
     still = steps.still(x) if repeated else {}
-    outputs: list[Array] = []
-    fired: dict[NodeName, list[Spikes]] = {name: [] for name in steps.spiking if spikes}
-    near: dict[NodeName, list[Array]] = {name: [] for name in steps.spiking if margins}
+    outputs: dict[NodeName, list[Array]] = {path: [] for path in made.outputs}
+    fired: dict[NodeName, list[Spikes]] = {path: [] for path in steps.spiking if record.spikes}
+    near: dict[NodeName, list[Array]] = {path: [] for path in steps.spiking if record.margins}
+    stored: dict[NodeName, list[Array]] = {path: [] for path, name in steps.states if name == "v" and record.potentials}
     for t in range(length):
-        values = steps.advance(still if repeated else {steps.input: x[t]}, state)
-        outputs.append(values[steps.output])
-        for name, kept in fired.items():
-            kept.append(values[name] > 0)
-        for name, distances in near.items():
-            distances.append(margin(steps.neurons[name], state.u[name]))
+        values = steps.advance(still if repeated else {path: each[t] for path, each in x.items()})
+        for path, kept in outputs.items():
+            kept.append(values[path])
+        for path, counts in fired.items():
+            counts.append(_as_spikes(_numbers(made, path), steps.spikes[path]))
+        for path, distances in near.items():
+            distances.append(margin(_numbers(made, path), steps.decided[path]))
+        for path, potentials in stored.items():
+            potentials.append(steps.states[path, "v"])
     return Result(
-        output=np.stack(outputs),
-        spikes={name: np.stack(kept) for name, kept in fired.items()},
-        margins={name: np.stack(distances) for name, distances in near.items()},
+        outputs={path: np.stack(kept) for path, kept in outputs.items()},
+        spikes={path: np.stack(kept) for path, kept in fired.items()},
+        margins={path: np.stack(kept) for path, kept in near.items()},
+        potentials={path: np.stack(kept) for path, kept in stored.items()},
+        states=steps.states if record.states else {},
     )
+
+
+def _numbers(made: Program, path: NodeName) -> Discrete:
+    numbers = made.nodes[path].numbers
+    assert numbers is not None, "it spikes"
+    return numbers
+
+
+def _as_spikes(k: Discrete, s: Array) -> Spikes:
+    """Counts where a node can fire several times a step, else true and false."""
+    return s.astype(np.int32) if k.spike == "floor" else s > 0
 
 
 def _joined(parts: list[Result]) -> Result:
     """Results of parts of a batch as the result of the whole."""
     if len(parts) == 1:
         return parts[0]
-    return Result(
-        output=np.concatenate([part.output for part in parts], axis=1),
-        spikes={name: np.concatenate([part.spikes[name] for part in parts], axis=1) for name in parts[0].spikes},
-        margins={name: np.concatenate([part.margins[name] for part in parts], axis=1) for name in parts[0].margins},
-    )
+
+    def join(name: str) -> dict[NodeName, Any]:
+        of = [getattr(part, name) for part in parts]
+        return {key: np.concatenate([each[key] for each in of], axis=1) for key in of[0]}
+
+    states = {
+        key: np.concatenate([part.states[key] for part in parts], axis=1 if key[1] == "delay" else 0)
+        for key in parts[0].states
+    }
+    return Result(join("outputs"), join("spikes"), join("margins"), join("potentials"), states)
 
 
 # --- neurons --------------------------------------------------------------------------------------------------------
 
 
-def neuron_step(k: Discrete, x: Array, v: Array) -> tuple[Array, Array, Array]:
-    """One step of an IF, LIF or LI layer: (what it puts out, u before the reset, v after it), all [B, ...].
-
-    u = (decay * v + gain * x) + leak;  z = u > v_threshold;  v = v_reset where z, or u - z * v_threshold.
-    An LI puts out u and keeps it.
+@dataclass(frozen=True)
+class NeuronStep:
+    """What a neuron layer makes of one step, all [B, ...]: what it puts out and what it stores; where it spikes, its
+    spikes {0, 1, ...} and the potential that they were read from.
     """
-    u = (k.decay * v + k.gain * x) + k.leak
-    if k.kind == "LI":
-        return u, u, u
-    z = (u > k.v_threshold).astype(np.float32)
-    v = np.where(z > 0, k.v_reset, u) if k.reset == "v_reset" else u - z * k.v_threshold
-    return z, u, v
+
+    output: Array
+    state: dict[str, Array]
+    spikes: Array | None = None
+    decided: Array | None = None
+
+
+def initial(k: Discrete) -> dict[str, Array]:
+    """The states of a neuron layer by name, each as it is before the first step: v, i (synapse), s (spike before)."""
+    states = {"v": k.v_init}
+    if k.synapse is not None:
+        states["i"] = k.synapse.i_init
+    if k.remembers_spikes:
+        states["s"] = np.zeros((), np.float32)
+    return states
+
+
+def neuron_step(k: Discrete, x: Array, state: Mapping[str, Array]) -> NeuronStep:
+    """One step of a neuron layer with input x [B, ...]: the equations at the head of `semantics`, in their order."""
+    current, after = x, dict(state)
+    if k.synapse is not None:
+        current, after["i"] = synapse_step(k.synapse, x, state["i"])
+    v = state["v"]
+    if not k.spikes:
+        after["v"] = _charged(k, v, current)
+        return NeuronStep(v if k.output == "prev" else after["v"], after)
+    if k.spike_from == "prev":
+        s, decided = spikes_of(k, v), v
+        after["v"] = (
+            _charged(k, v, current) - k.v_threshold * s
+            if k.reset_when == "next_sub"
+            else _charged(k, reset(k, v, s), current)
+        )
+    else:
+        decided = potential(k, _charged(k, v, current), state)
+        s = spikes_of(k, decided)
+        after["v"] = _settled(k, decided, s, v)
+    if k.v_min is not None:
+        after["v"] = np.maximum(after["v"], k.v_min)
+    if "s" in after:
+        after["s"] = s
+    return NeuronStep(s * k.out_scale, after, s, decided)
+
+
+def synapse_step(k: Synapse, x: Array, i: Array) -> tuple[Array, Array]:
+    """The current c that the membrane gets, and the i that is stored."""
+    if k.order == "jump_use_decay":
+        current = i + k.gain * x
+        return current, k.decay * current + k.leak
+    if k.order == "jump_decay_use":
+        current = k.decay * (i + k.gain * x)
+        return current, current
+    updated = (k.decay * i + k.gain * x) + k.leak
+    return (i if k.order == "use_then_update" else updated), updated
+
+
+def potential(k: Discrete, charged: Array, state: Mapping[str, Array]) -> Array:
+    """u, what spikes are read from: the charged potential less what an earlier spike still takes off."""
+    if k.reset_when == "next_sub":
+        return charged - k.v_threshold * state["s"]
+    if k.reset_when == "next_drop":
+        return np.where(state["s"] > 0, np.float32(0), charged)
+    if k.reset_when == "now_nodouble":
+        return charged - spikes_of(k, state["v"]) * k.v_threshold
+    return charged
+
+
+def spikes_of(k: Discrete, u: Array) -> Array:
+    """s, float32 {0, 1} or a count."""
+    fired = u > k.v_threshold if k.spike == ">" else u >= k.v_threshold
+    s: Array = fired.astype(np.float32)
+    return s * np.floor(u / k.v_threshold) if k.spike == "floor" else s
+
+
+def reset(k: Discrete, u: Array, s: Array) -> Array:
+    """v after spikes s of the same step."""
+    if k.reset == "v_reset":
+        return np.where(s > 0, k.v_reset, u)
+    return u - s * k.v_threshold if k.reset == "subtract" else u
 
 
 def margin(k: Discrete, u: Array) -> Array:
     """How far potentials are from the other decision, relative to the threshold where that is above 1."""
-    distance: Array = np.abs(u - k.v_threshold) / np.maximum(np.float32(1), np.abs(k.v_threshold))
+    nearest = k.v_threshold
+    if k.spike == "floor":
+        nearest = nearest * np.maximum(np.float32(1), np.round(u / k.v_threshold))
+    distance: Array = np.abs(u - nearest) / np.maximum(np.float32(1), np.abs(k.v_threshold))
     return distance
+
+
+def _charged(k: Discrete, v: Array, current: Array) -> Array:
+    return (k.decay * v + k.gain * current) + k.leak
+
+
+def _settled(k: Discrete, u: Array, s: Array, before: Array) -> Array:
+    """v, what is stored of u; before: the v that the step began with."""
+    if k.reset_when == "now":
+        return reset(k, u, s)
+    return u - (s - spikes_of(k, before)) * k.v_threshold if k.reset_when == "now_nodouble" else u
 
 
 # --- nodes without memory: x [B, ...] -> [B, ...] ---------------------------------------------------------------------
 
 
 def affine(node: nir.Affine, x: Array) -> Array:
-    """W x + b, weight (outputs, inputs)."""
+    """W x + b, weight (..., outputs, inputs)."""
     return linear(node, x) + _float32(node.bias)
 
 
 def linear(node: nir.Linear | nir.Affine, x: Array) -> Array:
-    """W x, weight (outputs, inputs)."""
-    product: Array = x @ _float32(node.weight).T
+    """W x, weight (outputs, inputs); one with leading dimensions is a matrix for each of their indices."""
+    weight = _float32(node.weight)
+    product: Array = x @ weight.T if weight.ndim == 2 else (weight @ x[..., None])[..., 0]
     return product
+
+
+def conv1d(node: nir.Conv1d, x: Array) -> Array:
+    """As conv2d, with weight (outputs, inputs / groups, length): an image of height 1."""
+    line, weight = conv_window(node), _float32(node.weight)
+    window = Window((1, *line.kernel), (1, *line.stride), (1, *line.dilation), (0, *line.begin), (0, *line.end))
+    convolved: Array = _convolved(window, weight[:, :, None], conv_groups(node), x[:, :, None])[:, :, 0]
+    return convolved + _float32(node.bias)[:, None]
 
 
 def conv2d(node: nir.Conv2d, x: Array) -> Array:
     """Cross-correlation with zero padding plus bias; weight (outputs, inputs / groups, height, width)."""
-    window, weight = conv_window(node), _float32(node.weight)
-    groups = int(np.asarray(node.groups).item())
+    convolved = _convolved(conv_window(node), _float32(node.weight), conv_groups(node), x)
+    return convolved + _float32(node.bias)[:, None, None]
+
+
+def _convolved(window: Window, weight: Array, groups: int, x: Array) -> Array:
     kernels = weight.reshape(groups, len(weight) // groups, -1)  # [G, O/G, I/G*kh*kw]
     height, width = window.output(x.shape[2:])
     maps = [kernels @ patches for patches in _patches(window, x, groups)]  # [G, O/G, n*H*W] each
     images = [each.reshape(len(weight), -1, height, width).swapaxes(0, 1) for each in maps]
-    return np.concatenate(images) + _float32(node.bias)[:, None, None]
+    return np.concatenate(images)
 
 
 def _patches(window: Window, x: Array, groups: int) -> Iterator[Array]:
@@ -304,6 +522,12 @@ def threshold(node: nir.Threshold, x: Array) -> Array:
     return above.astype(np.float32)
 
 
+def at_threshold(node: nir.Threshold, x: Array) -> Array:
+    """As threshold, but 1 where x is at it as well: spike ">=" of a dialect."""
+    reached: Spikes = x >= _float32(node.threshold)
+    return reached.astype(np.float32)
+
+
 def _unchanged(node: nir.NIRNode, x: Array) -> Array:
     return x
 
@@ -313,6 +537,7 @@ STATELESS: dict[type, Callable[[Any, Array], Array]] = {
     nir.Output: _unchanged,
     nir.Affine: affine,
     nir.Linear: linear,
+    nir.Conv1d: conv1d,
     nir.Conv2d: conv2d,
     nir.AvgPool2d: avg_pool2d,
     nir.SumPool2d: sum_pool2d,

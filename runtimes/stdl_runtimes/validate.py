@@ -11,6 +11,7 @@ import numpy as np
 from stdl_export import graph
 from stdl_export.bundle import Bundle, Golden
 from stdl_export.common.errors import BadInput
+from stdl_export.program import program
 from stdl_runtimes import base, reference
 from stdl_runtimes.base import Array, Mode, Runtime
 from stdl_runtimes.compare import (
@@ -267,11 +268,7 @@ class Comparison:
 
 def spiking_before(network: nir.NIRGraph) -> dict[graph.NodeName, set[graph.NodeName]]:
     """For each node the spiking nodes on any path that leads to it."""
-    sources, spiking = graph.sources(network), set(graph.neurons(network))
-    before: dict[graph.NodeName, set[graph.NodeName]] = {}
-    for name in graph.order(network):
-        before[name] = set().union(*(before[source] | ({source} & spiking) for source in sources[name]))
-    return before
+    return program(network).before()
 
 
 def _golden_misfit(golden: Golden, network: nir.NIRGraph, fixed: int | None) -> str | None:

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import pydantic
 
@@ -136,9 +136,12 @@ def _reason(model: type[pydantic.BaseModel], item: Any) -> str:
 def _known_keys(model: type[pydantic.BaseModel], path: list[str]) -> set[str]:
     """Names of the fields of the (nested) model that `path` leads to."""
     current: Any = model
-    for part in path:
+    parts = iter(path)
+    for part in parts:
         field = current.model_fields.get(part) if _is_model(current) else None
         current = _model_in(field.annotation) if field else None
+        if field and get_origin(field.annotation) is dict:
+            next(parts, None)  # the key of a table of tables, which is free
     return set(current.model_fields) if _is_model(current) else set()
 
 

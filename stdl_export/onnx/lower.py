@@ -6,28 +6,28 @@ own) is the sequence cut behind every neuron. Opset 20 and IR version 10 are wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import nir
+import numpy as np
 import onnx
 
-from stdl_export import dialects
 from stdl_export import graph as graphs
-from stdl_export.common.errors import BadInput
+from stdl_export.common.errors import BadInput, join_reasons
 from stdl_export.common.files import atomic_file
 from stdl_export.onnx.emitter import Dims, Emitter
 from stdl_export.onnx.rows import ROWS
-from stdl_export.onnx.time import TIMESTEPS, Axis, Neuron, TimeForm, Value, over_time, resolve
+from stdl_export.onnx.time import COMPARISONS, TIMESTEPS, Axis, Neuron, TimeForm, Value, over_time, resolve
 from stdl_export.primitives import Shape
-from stdl_export.semantics import discretise
+from stdl_export.program import Node, Program, program
+from stdl_export.semantics import Discrete
 
 OPSET = 20
 IR_VERSION = 10
 INPUT, OUTPUT = "input", "output"
-STATEFUL = (nir.IF, nir.LIF, nir.LI)
 MAX_MODEL_BYTES = (2 << 30) - (1 << 20)  # a protobuf message ends at 2 GiB
 
 LowerNeuron = Callable[[Neuron, Value], Value]
@@ -80,36 +80,82 @@ def step(graph: nir.NIRGraph) -> onnx.ModelProto:
 
 def states(graph: nir.NIRGraph) -> list[State]:
     """The states of the step graph, in the order of the graph."""
-    shapes = graphs.shapes(graph)
     return [
-        State(name, "v", f"state.{name}.v", f"state_out.{name}.v", shapes[name])
-        for name in graphs.order(graph)
-        if isinstance(graph.nodes[name], STATEFUL)
+        State(path, "v", f"state.{path}.v", f"state_out.{path}.v", node.shape)
+        for path, node in lowerable(graph).nodes.items()
+        if node.numbers is not None
     ]
 
 
 def walk(graph: nir.NIRGraph, emit: Emitter, x: Value, lower: LowerNeuron, axis: Axis | None = None) -> Value:
     """Emit every node between Input and Output, given the Input's value; `lower` emits neurons. The Output's value."""
-    said, shapes, sources = graphs.settings(graph), graphs.shapes(graph), graphs.sources(graph)
-    dialect = dialects.get(said.dialect)
-    values = {graphs.input_name(graph): x}
+    made = lowerable(graph)
+    values = {made.inputs[0]: x}
     sums: dict[tuple[graphs.NodeName, ...], Value] = {}  # equal sets of sources are summed once
-    for name in graphs.order(graph):
-        if name in values:
+    for path, node in made.nodes.items():
+        if path in values:
             continue
-        node, shape = graph.nodes[name], shapes[name]
-        read = sources[name]
+        read = tuple(source.path for source in node.sources)
         if read not in sums:
-            sums[read] = _sum(emit, name, [values[source] for source in read], shapes[read[0]], axis)
+            sums[read] = _sum(emit, path, [values[source] for source in read], node.in_shape, axis)
         arriving = sums[read]
-        if isinstance(node, nir.Output):
-            values[name] = arriving
-        elif isinstance(node, STATEFUL):
-            numbers = discretise(node, said.dt, graphs.reset_of(graph, name), dialect)
-            values[name] = lower(Neuron(name, numbers, shape), arriving)
+        if isinstance(node.node, nir.Output):
+            values[path] = arriving
+        elif node.numbers is not None:
+            values[path] = lower(Neuron(path, node.numbers, node.shape), arriving)
         else:
-            values[name] = Value(ROWS[type(node)](emit, name, node, arriving.name, shape), arriving.timed)
-    return values[graphs.output_name(graph)]
+            values[path] = Value(
+                ROWS[type(node.node)](emit, path, node.node, arriving.name, node.shape), arriving.timed
+            )
+    return values[made.outputs[0]]
+
+
+def lowerable(graph: nir.NIRGraph) -> Program:
+    """The program of a checked graph; BadInput with every node that cannot be said in ONNX yet."""
+    made = program(graph)
+    reasons = [
+        f"node '{path}' ({type(node.node).__name__}): {said}"
+        for path, node in made.nodes.items()
+        for said in _refusals(node)
+    ]
+    for names, what in ((made.inputs, "Inputs"), (made.outputs, "Outputs")):
+        if len(names) > 1:
+            reasons.append(f"the graph has {len(names)} {what}, {', '.join(names)}, and one is lowered")
+    if reasons:
+        raise BadInput(f"ONNX graphs cannot say this yet: {join_reasons(reasons)}; --target nir takes it")
+    return made
+
+
+def _refusals(node: Node) -> Iterator[str]:
+    """What of a node is not lowered yet."""
+    if any(source.previous for source in node.sources):
+        yield "it reads the step before, on a loop"
+    if node.numbers is not None:
+        yield from _neuron_refusals(node.numbers)
+    elif not isinstance(node.node, nir.Input | nir.Output) and type(node.node) not in ROWS:
+        yield f"no {type(node.node).__name__} is lowered"
+    if isinstance(node.node, nir.Threshold) and node.spike != ">":
+        yield f"spike '{node.spike}' is not lowered"
+    if isinstance(node.node, nir.Affine | nir.Linear) and np.ndim(node.node.weight) > 2:
+        yield f"its weight {np.shape(node.node.weight)} has leading dimensions"
+
+
+def _neuron_refusals(k: Discrete) -> Iterator[str]:
+    if k.kind not in ("IF", "LIF", "LI"):
+        yield f"no {k.kind} is lowered"
+    said = {
+        "spike": k.spike not in COMPARISONS and k.spike,
+        "spike_from": k.spike_from != "new" and k.spike_from,
+        "reset": k.spikes and k.reset == "none" and k.reset,
+        "reset_when": k.reset_when != "now" and k.reset_when,
+        "output": k.output != "new" and k.output,
+        "v_init": bool(np.any(k.v_init)) and "other than 0",
+        "v_min": k.v_min is not None and "given",
+        "out_scale": bool(np.any(k.out_scale != 1)) and "other than 1",
+    }
+    for name, value in said.items():
+        if value:
+            yield f"{name} '{value}' is not lowered"
 
 
 def _sum(emit: Emitter, name: str, summands: list[Value], shape: Shape, axis: Axis | None) -> Value:

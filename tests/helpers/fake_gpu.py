@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from stdl_export.program import program
 from stdl_runtimes import reference
 
 
@@ -58,9 +59,10 @@ class FakeEngine:
 
     def __init__(self, graph, cuda, mode, states, T, repeated):
         self.cuda, self.mode, self.states, self.T, self.repeated = cuda, mode, states, T, repeated
-        self.steps = reference._Steps(graph)
-        sample = [int(size) for size in self.steps.shapes[self.steps.input]]
-        output = [int(size) for size in self.steps.shapes[self.steps.output]]
+        self.program = program(graph)
+        (self.input,), (self.output,) = self.program.inputs, self.program.outputs
+        sample = [int(size) for size in self.program.nodes[self.input].shape]
+        output = [int(size) for size in self.program.nodes[self.output].shape]
         timed = [] if mode == "step" else [T]
         self.shapes = {"input": [*([] if repeated else timed), -1, *sample], "output": [*timed, -1, *output]}
         self.inputs = ["input"]
@@ -129,17 +131,19 @@ class FakeContext:
         self.engine.cuda.memory[self.addresses[name]][:] = np.ascontiguousarray(array, np.float32).tobytes()
 
     def _step(self):
-        steps, states = self.engine.steps, self.engine.states
-        state = reference._State(v={info.node: self._read(info.input) for info in states}, u={})
-        values = steps.advance({steps.input: self._read("input")}, state)
+        engine, states = self.engine, self.engine.states
+        simulation = reference.Simulation(engine.program, self.batch)
+        simulation.states = {(info.node, info.var): self._read(info.input) for info in states}
+        values = simulation.advance({engine.input: self._read("input")})
         for info in states:
-            self._write(info.output, state.v[info.node])
-        self._write("output", values[steps.output])
+            self._write(info.output, simulation.states[info.node, info.var])
+        self._write("output", values[engine.output])
 
     def _sequence(self):
-        steps, x, state = self.engine.steps, self._read("input"), self.engine.steps.start(self.batch)
-        frames = [x] * self.engine.T if self.engine.repeated else x
-        self._write("output", np.stack([steps.advance({steps.input: frame}, state)[steps.output] for frame in frames]))
+        engine, x = self.engine, self._read("input")
+        simulation = reference.Simulation(engine.program, self.batch)
+        frames = [x] * engine.T if engine.repeated else x
+        self._write("output", np.stack([simulation.advance({engine.input: frame})[engine.output] for frame in frames]))
 
 
 class FakeTensorRt:

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import conformance
 import nir
 import numpy as np
 import pytest
-from small_graphs import chain, conv_net, frames, full
+from small_graphs import chain, conv_net, frames, full, lif
 
 from stdl_export import bundle as bundles
+from stdl_export import dialects, targets, tensorrt
 from stdl_export import graph as graphs
-from stdl_export import targets, tensorrt
 from stdl_export.cli import command
 from stdl_export.common import console
 
@@ -149,7 +151,7 @@ def test_a_failed_build_leaves_nothing(
         (["text.nir"], "'text.nir' is not an HDF5 file"),
         (["net.nir", "--target", "onxx"], "unknown target 'onxx': did you mean 'onnx'? known: nir, onnx, tensorrt"),
         (["net.nir", "--target", ","], "--target is empty"),
-        (["net.nir", "--dialect", "nirr"], "unknown dialect 'nirr': did you mean 'nir'? known: nir"),
+        (["net.nir", "--dialect", "nirr"], "unknown dialect 'nirr': did you mean 'nir'? known: lava, nengo, nir"),
         (["net.nir", "--timesteps", "0"], "--timesteps '0': write a whole number of at least 1, or dynamic"),
         (["net.nir", "--timesteps", "many"], "--timesteps 'many'"),
         (["net.nir", "--dt", "0"], "--dt 0: write a positive number of seconds"),
@@ -171,14 +173,17 @@ def test_a_failed_build_leaves_nothing(
         (["net.nir", "--target", "tensorrt", "--timesteps", "dynamic"], "give --timesteps N, or --mode step"),
         (["net.nir", "--out", "full"], "output folder 'full' is not empty"),
         (["net.nir", "--out", "text.nir"], "'text.nir' is a file"),
-        (["bad.nir"], "'bad.nir': node 'n0' (I): this primitive is not accepted; node 'n1' (I): this primitive"),
+        (
+            ["bad.nir"],
+            "'bad.nir': node 'n0' (I): its input has shape (2,), its r has (3,); node 'n1' (Scale): scale holds NaN",
+        ),
     ],
 )
 def test_bad_input_is_one_line(net: Path, capsys: pytest.CaptureFixture[str], args: list[str], said: str) -> None:
     (net / "text.nir").write_text("text")
     (net / "full").mkdir()
     (net / "full" / "file").write_text("")
-    nir.write(net / "bad.nir", chain(nir.I(full(1, 2)), nir.I(full(1, 2)), shape=(2,)))
+    nir.write(net / "bad.nir", chain(nir.I(full(1, 3)), nir.Scale(full(np.nan, 2)), shape=(2,)))
     defaults = [*([] if "--target" in args else ["--target", "onnx"]), *([] if "--out" in args else ["--out", "out"])]
     if "tensorrt" in args:
         pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed")
@@ -256,3 +261,122 @@ def test_export_from_nir_works_without_torch(net: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert bundles.load(net / "out").manifest.network == "net"
+
+
+# --- dialects -------------------------------------------------------------------------------------------------------
+
+
+def written(args: list[str], source: str = "net.nir") -> nir.NIRGraph:
+    Path("out.nir").unlink(missing_ok=True)
+    assert run(source, "--target", "nir", "--out", "out.nir", *args) == 0
+    graph = graphs.read(Path("out.nir"))
+    assert graphs.problems(graph) == []
+    return graph
+
+
+@pytest.fixture
+def bare(net: Path) -> Path:
+    """A file as other frameworks write it: no metadata."""
+    graph = chain(lif(2), shape=(2,))
+    graph.metadata.clear()
+    nir.write(net / "bare.nir", graph)
+    return net
+
+
+def test_dialects_are_listed(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--list-dialects") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(dialects.DIALECTS)
+    assert lines[0].endswith(dialects.NIR.explanation)
+
+
+def test_a_named_dialect_brings_its_dt(bare: Path) -> None:
+    assert written(["--dialect", "norse"], "bare.nir").metadata["stdl.dialect"] == "norse"
+    for args, dt in (
+        ([], 1e-4),
+        (["--dialect", "norse"], 1e-3),
+        (["--dialect", "sinabs", "--dt", "0.25"], 0.25),
+        (["--dialect", "sinabs", "--set", "dt=0.5"], 0.5),
+        (["--set", "dialect.graph.dt=2e-3"], 2e-3),
+        (["--dialect", "half.toml"], 5e-4),
+        (["--dialect", "half.toml", "--dt", "1e-5"], 1e-5),
+    ):
+        Path("half.toml").write_text("graph.dt = 5e-4")
+        assert graphs.settings(written(args, "bare.nir")).dt == dt
+    assert graphs.settings(written(["--dialect", "norse"])).dt == 2.0**-10, "the graph says its own"
+    assert graphs.settings(written(["--dialect", "half.toml"])).dt == 5e-4, "whoever gives a file means its dt"
+
+
+def test_dialect_files_and_single_choices_travel_in_the_graph(bare: Path) -> None:
+    case = {"name": "x", "dialect": {"graph": {"dt": 1e-3}, "nodes": {"n0": {"spike": ">="}}}}
+    Path("case.json").write_text(json.dumps(case))
+    graph = written(["--dialect", "case.json", "--set", 'dialect.nodes."n0".v_init="v_reset"'], "bare.nir")
+    assert json.loads(graph.metadata["stdl.dialect"]) == {"nodes": {"n0": {"spike": ">=", "v_init": "v_reset"}}}
+    assert graphs.settings(graph).dt == 1e-3
+    again = written(["--set", "dialect.reset=subtract", "--set", "dialect.nodes.n0.spike=>"], "bare.nir")
+    assert json.loads(again.metadata["stdl.dialect"]) == {
+        "base": "nir",
+        "nodes": {"n0": {"spike": ">"}},
+        "reset": "subtract",
+    }
+    assert written(["--dialect", "sinabs"]).metadata.get("stdl.reset") is None
+
+
+def test_the_run_says_which_dialect_it_took(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written([], "bare.nir")
+    assert f"dialect nir: {dialects.NIR.explanation}; dt 0.0001" in capsys.readouterr().err
+    written(["--dialect", "spikingjelly", "--set", "dialect.nodes.n0.spike=>"], "bare.nir")
+    assert "dialect as given, on top of spikingjelly; dt 0.0001" in capsys.readouterr().err
+    written([], "bare.nir")
+    Path("out.nir").rename("said.nir")
+    capsys.readouterr()
+    written([], "said.nir")
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_taken_otherwise_than_the_file_says_is_warned_of(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nir.write("odd.nir", chain(nir.Linear(full(1, 2, 2)), shape=(1, 2), output=(1, 1, 2)))
+    written([], "odd.nir")
+    assert "node 'input' (Input) declares shape (1, 2), but has (2,): that is taken" in capsys.readouterr().err
+
+
+def test_a_graph_is_judged_under_the_dt_that_it_is_to_have(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    slow = chain(lif(2), shape=(2,))
+    slow.nodes["n0"].tau[:] = 1e-6
+    slow.metadata.clear()
+    nir.write("slow.nir", slow)
+    said = refused(capsys, "slow.nir", "--target", "nir", "--out", "out")
+    assert "node 'n0' (LIF): its decay, 1-dt/tau, is -99: the step of 0.0001 is unstable" in said
+    assert graphs.settings(written(["--dt", "5e-7"], "slow.nir")).dt == 5e-7
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--dialect", "no.toml"], "dialect 'no.toml' does not exist"),
+        (["--dialect", "text.txt"], "unknown dialect 'text.txt'"),
+        (["--set", "dialect.nodes.n0.spkie=>"], "--set dialect: unknown key 'nodes.n0.spkie': did you mean 'spike'?"),
+        (["--set", "dialect.nodes.n1.spike=>"], "dialect.nodes names 'n1', which is no node: did you mean 'n0'?"),
+        (["--set", "dialect.types.LIF.decay=1-dt/tua"], "unknown name 'tua' at character 6: did you mean 'tau'?"),
+        (["--set", "dialect=norse"], "'dialect' = 'norse'"),
+        (["--dialect", "norse", "--set", "reset=subtract"], "write --set dialect.reset=subtract"),
+        (["--dialect", "snntorch", "--set", "dialect.reset=zero"], "reset_when 'next_sub' goes with reset 'subtract'"),
+    ],
+)
+def test_what_is_no_dialect(bare: Path, capsys: pytest.CaptureFixture[str], args: list[str], said: str) -> None:
+    assert said in refused(capsys, "bare.nir", "--target", "nir", "--out", "out", *args)
+
+
+def test_what_onnx_cannot_say_yet_is_told_by_name(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "bare.nir", "--target", "onnx", "--out", "out", "--dialect", "spyx", "--dt", "1e-3")
+    assert "ONNX graphs cannot say this yet: node 'n0' (LIF): spike_from 'prev' is not lowered" in said
+    assert run("bare.nir", "--target", "nir", "--out", "out", "--dialect", "snntorch") == 0
+    assert bundles.load(Path("out")).manifest.dialect == "snntorch"
+
+
+@pytest.mark.parametrize("name", conformance.NAMES)
+def test_every_conformance_case_is_taken_with_its_case_file(net: Path, name: str) -> None:
+    folder, case = conformance.FOLDER / name, conformance.load(name)
+    graph = written(["--dialect", str(folder / "case.json")], str(folder / "graph.nir"))
+    assert graphs.dialect(graph).nodes == case.dialect.nodes
+    assert graphs.settings(graph).dt == dialects.choices(case.dialect).dt

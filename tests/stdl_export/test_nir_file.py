@@ -260,14 +260,16 @@ def test_metadata_of_other_writers_becomes_text(file: Path) -> None:
     assert metadata["more"] == '{"deep": [0, 1, 2]}'
 
 
-def test_nested_graphs_are_read_and_refused_by_name(tmp_path: Path) -> None:
+def test_nested_graphs_are_read(tmp_path: Path) -> None:
     inner = chain(nir.CubaLIF(*[full(1, 1, 1)] * 5), shape=(1, 1))
     nodes = {"input": nir.Input(np.array([1])), "inner": inner, "output": nir.Output(np.array([1]))}
     outer = nir.NIRGraph(nodes, [("input", "inner"), ("inner", "output")], type_check=False)
     nir.write(tmp_path / "a.nir", outer)
     read = graphs.read(tmp_path / "a.nir")
     assert isinstance(read.nodes["inner"].nodes["n0"], nir.CubaLIF)
-    assert "node 'inner' (NIRGraph): nested graphs are not accepted" in "; ".join(map(str, graphs.problems(read)))
+    read.nodes["inner"].metadata.clear()
+    said = "; ".join(map(str, graphs.problems(read)))
+    assert said == "node 'inner/n0' (CubaLIF): its input has shape (1,), its tau_syn has (1, 1)"
 
 
 def test_grouped_and_non_square_kernels_are_read(tmp_path: Path) -> None:
@@ -278,3 +280,89 @@ def test_grouped_and_non_square_kernels_are_read(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="type mismatch"):
         nir.read(tmp_path / "a.nir")
     assert graphs.problems(graphs.read(tmp_path / "a.nir")) == []
+
+
+def test_parameters_of_several_shapes_are_read(file: Path) -> None:
+    """One number for all, or one a channel, beside one for each neuron; nir itself wants one shape."""
+    with h5py.File(file, "r+") as content:
+        group = content["node/nodes/lif1"]
+        replace(group, "tau", np.float32(0.25))
+        replace(group, "r", np.arange(4, dtype=np.float32).reshape(4, 1, 1))
+        replace(group, "v_leak", np.array([0.5]))
+    node = graphs.read(file).nodes["lif1"]
+    assert node.tau.shape == node.r.shape == node.v_leak.shape == (4, 6, 6)
+    assert (node.tau == 0.25).all()
+    assert (node.r[2] == 2).all()
+    assert (node.v_leak.dtype, node.v_leak[0, 0, 0]) == (np.float64, 0.5)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2,), (2, 1)])
+def test_neurons_with_parameters_of_any_one_shape(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    graph = chain(nir.CubaLIF(*[np.asarray(full(1, *shape))] * 5), shape=(2, 3)[: max(1, len(shape))])
+    graphs.write(graph, tmp_path / "a.nir")
+    assert graphs.same(graphs.read(tmp_path / "a.nir"), graph) is None
+
+
+def test_files_of_nir_1_0_4_and_older(tmp_path: Path) -> None:
+    """No w_in means 1, no v_reset 0; a Conv1d may keep its sizes in arrays of one number."""
+    conv = nir.Conv1d(5, full(1, 2, 1, 3), 1, 0, 1, 1, full(0, 2))
+    graph = chain(conv, nir.CubaLIF(*[full(2, 2, 3)] * 5, w_in=full(3, 2, 3)), shape=(1, 5), output=(2, 3))
+    graphs.write(graph, tmp_path / "a.nir")
+    with h5py.File(tmp_path / "a.nir", "r+") as content:
+        nodes = content["node/nodes"]
+        for field in ("w_in", "v_reset"):
+            nodes["n1"].pop(field)
+        for field in ("input_shape", "stride", "padding", "dilation"):
+            replace(nodes["n0"], field, np.array([nodes["n0"][field][()]]))
+        content["node"].pop("metadata")
+        replace(content, "version", "0.2.0")
+    back = graphs.read(tmp_path / "a.nir")
+    assert graphs.problems(back) == []
+    assert (back.nodes["n1"].w_in == 1).all()
+    assert not back.nodes["n1"].v_reset.any()
+    assert graphs.shapes(back)["n0"] == (2, 3)
+
+
+NAMES = [
+    "ü",
+    " ",
+    "..",
+    "a b",
+    "'\"",
+    "\n",
+    "\t",
+    "if",
+    "0",
+    "{}",
+    "%s",
+    "a" * 300,
+    "Affine@cycle",
+    "node",
+    "type",
+    "\u202e",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_of_any_characters(tmp_path: Path, name: str) -> None:
+    inner = nir.NIRGraph(
+        {name: if_(1), f"{name}in": nir.Input(np.array([1])), f"{name}out": nir.Output(np.array([1]))},
+        [(f"{name}in", name), (name, f"{name}out")],
+        {},
+        type_check=False,
+    )
+    graph = chain(if_(1), inner, shape=(1,))
+    graph.nodes[name] = graph.nodes.pop("n0")
+    graph.edges = [tuple(name if end == "n0" else end for end in edge) for edge in graph.edges]
+    graphs.write(graph, tmp_path / "a.nir")
+    back = graphs.read(tmp_path / "a.nir")
+    assert graphs.same(back, graph) is None
+    assert graphs.neurons(back) == [name, f"n1/{name}"]
+
+
+def test_a_difference_inside_a_sub_graph_is_told(tmp_path: Path) -> None:
+    first, second = (chain(chain(if_(1, threshold=value), shape=(1,)), shape=(1,)) for value in (1, 2))
+    assert (
+        graphs.same(first, second)
+        == "node 'n0': node 'n0': v_threshold differs: array([1.], dtype=float32) and array([2.], dtype=float32)"
+    )

@@ -113,7 +113,7 @@ def test_coefficients_equal_those_on_the_other_side_of_nir(dt, beta, gain, v_lea
     neuron = Neuron(spec, dt, (1,))
     ours = neuron.coefficients()
     node = getattr(nir, kind)(**{name: value.numpy().reshape(1) for name, value in neuron.fields.items()})
-    theirs = discretise(node, dt, "v_reset", dialects.get("nir"))
+    theirs = discretise(node, dialects.rule(dialects.NIR, type(node).__name__, "n"), dt)
     for mine, other, neutral in (
         (ours.decay, theirs.decay, 1),
         (ours.gain, theirs.gain, 1),

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_graphs import assemble, full
 
+from stdl_export import dialects
 from stdl_export.common.errors import BadInput
-from stdl_export.dialects import NIR
 from stdl_export.semantics import discretise
 from stdl_runtimes import reference
 
@@ -83,7 +83,8 @@ def test_heterogeneous_neurons_equal_a_loop_over_single_ones(make, reset):
         node.v_reset = np.zeros_like(node.v_reset)
     x = rng.normal(0.4, 0.5, (30, 3, 5, 2)).astype(np.float32)
     result = reference.run(chain((5, 2), (5, 2), {"n": node}, reset=reset), x, margins=True)
-    spikes, margins = loop(discretise(node, 1e-4, reset, NIR), x)
+    rule = dialects.rule(dialects.NIR, type(node).__name__, "n", reset=reset)
+    spikes, margins = loop(discretise(node, rule, 1e-4), x)
     assert 0.05 < spikes.mean() < 0.9
     assert (np.diff(spikes.sum(axis=(1, 2, 3))) != 0).any()
     assert np.array_equal(result.spikes["n"], spikes)

@@ -275,3 +275,68 @@ def test_the_onnx_reference_evaluator_agrees(form: str) -> None:
     graph, x = conv_net(), frames(2, 2, 6, 6)
     (output,) = ReferenceEvaluator(lower.sequence(graph, form)).run(None, {"input": x})
     np.testing.assert_array_equal(output, reference_run(graph, x, 4).output)
+
+
+# --- what other dialects and sub-graphs make of it ------------------------------------------------------------------
+
+
+def sub_graph() -> nir.NIRGraph:
+    """conv_net with its second layer in a sub-graph."""
+    graph = conv_net()
+    inner = {"i": nir.Input(np.array([4, 6, 6])), "o": nir.Output(np.array([4, 6, 6]))}
+    inner |= {name: graph.nodes.pop(name) for name in ("conv2", "lif2")}
+    graph.nodes["layer"] = nir.NIRGraph(inner, [("i", "conv2"), ("conv2", "lif2"), ("lif2", "o")], {}, type_check=False)
+    edges = [tuple({"conv2": "layer", "lif2": "layer"}.get(end, end) for end in edge) for edge in graph.edges]
+    graph.edges = [edge for edge in edges if edge != ("layer", "layer")]
+    return graph
+
+
+def test_a_sub_graph_is_lowered_in_its_place() -> None:
+    x = frames(BATCH, 2, 6, 6)
+    expected = reference.run(conv_net(), x)
+    assert all(fired.any() for fired in expected.spikes.values())
+    np.testing.assert_array_equal(run_sequence(sub_graph(), x, 4), expected.output)
+    np.testing.assert_array_equal(run_steps(sub_graph(), x, 4), expected.output)
+    assert [state.input for state in lower.states(sub_graph())] == ["state.lif1.v", "state.layer/lif2.v"]
+
+
+def test_coefficients_of_another_dialect_are_lowered() -> None:
+    graph = conv_net(dialect='{"types":{"LIF":{"decay":"exp(-dt/tau)","gain":"1","leak":"0.125","reset":"0.25"}}}')
+    x = frames(BATCH, 2, 6, 6)
+    expected = reference.run(graph, x).output
+    np.testing.assert_allclose(run_sequence(graph, x, 4), expected, atol=1e-5)
+    assert not np.array_equal(expected, reference.run(conv_net(), x).output)
+
+
+def with_node(node: nir.NIRNode, *more: tuple[str, str], choices: str = "{}", **said: int) -> nir.NIRGraph:
+    graph = chain(node, lif(2), shape=(2,), dialect=f'{{"nodes":{{"n1":{choices}}}}}', **said)
+    graph.edges += more
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("graph", "said"),
+    [
+        (with_node(nir.I(full(1, 2))), "node 'n0' (I): no I is lowered"),
+        (with_node(nir.CubaLIF(*[full(1, 2)] * 5)), "node 'n0' (CubaLIF): no CubaLIF is lowered"),
+        (with_node(nir.Delay(full(DT, 2))), "node 'n0' (Delay): no Delay is lowered"),
+        (with_node(if_(2), ("n1", "n0")), "node 'n0' (IF): it reads the step before, on a loop"),
+        (with_node(if_(2), choices='{"spike":">="}'), "node 'n1' (LIF): spike '>=' is not lowered"),
+        (with_node(if_(2), choices='{"spike":"floor"}'), "spike 'floor' is not lowered"),
+        (with_node(if_(2), choices='{"spike_from":"prev"}'), "spike_from 'prev' is not lowered"),
+        (with_node(if_(2), choices='{"reset":"none"}'), "reset 'none' is not lowered"),
+        (with_node(if_(2), choices='{"reset":"zero","reset_when":"next_drop"}'), "reset_when 'next_drop'"),
+        (with_node(if_(2), choices='{"v_min":"0"}'), "v_min 'given' is not lowered"),
+        (with_node(if_(2), choices='{"v_init":"1"}'), "v_init 'other than 0' is not lowered"),
+        (with_node(if_(2), choices='{"out_scale":"2"}'), "out_scale 'other than 1' is not lowered"),
+        (chain(nir.Linear(full(1, 2, 2, 2)), shape=(2, 2)), "its weight (2, 2, 2) has leading dimensions"),
+        (chain(nir.Conv1d(None, full(1, 2, 2, 1), 1, 0, 1, 1, full(0, 2)), shape=(2, 2)), "no Conv1d is lowered"),
+    ],
+)
+@pytest.mark.parametrize("make", [lower.sequence, lower.step, probe])
+def test_what_is_not_lowered_yet_is_refused_by_name(make, graph: nir.NIRGraph, said: str) -> None:
+    assert graphs.problems(graph) == [], "the reference runs it"
+    with pytest.raises(BadInput, match=r"^ONNX graphs cannot say this yet: node '") as error:
+        make(graph)
+    assert said in str(error.value)
+    assert str(error.value).endswith("; --target nir takes it")
