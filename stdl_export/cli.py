@@ -232,16 +232,17 @@ def _dialect(graph: nir.NIRGraph, overrides: Overrides, options: Options) -> tup
     return dialects.text(without), found.graph.dt
 
 
+def _title(dialect: str) -> str:
+    """A dialect's name; of one that has none, what it stands on."""
+    return dialect if dialect in dialects.DIALECTS else f"as given, on top of {dialects.base(dialects.get(dialect))}"
+
+
 def _say(before: nir.NIRGraph, graph: nir.NIRGraph) -> None:
     """The dialect, where the graph itself did not say it, and what is taken otherwise than the graph says."""
     chosen = graphs.dialect(graph)
     if "stdl.dialect" not in before.metadata:
         name = dialects.text(chosen)
-        said = (
-            f"{name}: {chosen.explanation}"
-            if name in dialects.DIALECTS
-            else f"as given, on top of {dialects.base(chosen)}"
-        )
+        said = f"{name}: {chosen.explanation}" if name in dialects.DIALECTS else _title(name)
         log.info(f"dialect {said}; dt {graphs.settings(graph).dt:g}")
     for remark in graphs.remarks(graph):
         log.warning(remark)
@@ -277,7 +278,7 @@ def _summary(bundle: Bundle, notes: Sequence[str]) -> None:
     manifest = bundle.manifest
     steps = manifest.timesteps or "dynamic"
     click.echo(
-        f"{bundle.path}  network {manifest.network}, T {steps}, dt {manifest.dt:g} s, dialect {manifest.dialect}"
+        f"{bundle.path}  network {manifest.network}, T {steps}, dt {manifest.dt:g}, dialect {_title(manifest.dialect)}"
     )
     width = max(map(len, manifest.files))
     for name in manifest.files:

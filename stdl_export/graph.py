@@ -322,6 +322,8 @@ def _node_problems(flat: Flat) -> Iterator[Problem]:
             yield Problem(path, kind, reason)
     for path in flat.wire_cycles:
         yield Problem(path, "NIRGraph", "the sub-graph feeds itself with no node in between")
+    for path in flat.crowded:
+        yield Problem(path, "NIRGraph", "more wires of sub-graphs lead to it than can be followed: write it plainer")
 
 
 def _resets(graph: nir.NIRGraph, flat: Flat) -> dict[NodeName, str | None]:
@@ -414,7 +416,9 @@ def _no_such(flat: Flat, said: str, path: NodeName) -> Problem:
 
 def _structure_problems(graph: nir.NIRGraph, flat: Flat, refused: Collection[NodeName]) -> Iterator[Problem]:
     """Cycles that nothing delays, and shapes that do not fit; what hangs on a refused node is left out."""
-    if any(isinstance(flat.nodes.get(path), nir.Flatten | nir.Delay) for path in refused) or flat.wire_cycles:
+    if any(isinstance(flat.nodes.get(path), nir.Flatten | nir.Delay) for path in refused):
+        return  # what the dialect makes of them is not known
+    if flat.wire_cycles or flat.crowded:
         return  # what the dialect makes of them is not known
     try:
         made = structure.structure(flat, dialect(graph), settings(graph).dt, _resets(graph, flat))

@@ -17,17 +17,21 @@ import nir
 
 Path = str
 
+MAX_FOLLOWED = 10_000  # wires and edges into one node
+
 
 @dataclass(frozen=True)
 class Flat:
     """Nodes without sub-graphs. `sources` are sorted; `wires` are the Inputs and Outputs that vanished, and what
-    arrives at each; `wire_cycles` are paths of sub-graphs that feed themselves with nothing in between.
+    arrives at each; `wire_cycles` are paths of sub-graphs that feed themselves with nothing in between, and `crowded`
+    nodes that more wires lead to than can be followed.
     """
 
     nodes: Mapping[Path, Any]
     sources: Mapping[Path, tuple[Path, ...]]
     wires: Mapping[Path, tuple[Any, tuple[Path, ...]]] = field(default_factory=dict)
     wire_cycles: tuple[Path, ...] = ()
+    crowded: tuple[Path, ...] = ()
 
     @property
     def inputs(self) -> list[Path]:
@@ -61,7 +65,7 @@ def inline(graph: nir.NIRGraph) -> Flat:
         else:
             made[path] = arriving
     nodes = {path: walk.nodes[path] for path in made}
-    return Flat(nodes, made, wires, tuple(sorted(walk.looping)))
+    return Flat(nodes, made, wires, tuple(sorted(walk.looping)), tuple(sorted(walk.crowded)))
 
 
 def graphs(graph: nir.NIRGraph, path: Path = "") -> Iterator[tuple[Path, nir.NIRGraph]]:
@@ -90,6 +94,7 @@ class _Walk:
         self.wires: set[Path] = set()
         self.into: dict[Path, set[Path]] = {}
         self.looping: set[Path] = set()
+        self.crowded: set[Path] = set()
 
     def graph(self, graph: nir.NIRGraph, path: Path) -> None:
         for name, node in graph.nodes.items():
@@ -120,8 +125,13 @@ class _Walk:
         """The real nodes behind all edges into a node, as often as they arrive."""
         found: list[Path] = []
         waiting: list[tuple[Path, tuple[Path, ...]]] = [(source, (path,)) for source in self.into[path]]
+        followed = 0
         while waiting:
             source, behind = waiting.pop()
+            followed += 1
+            if followed > MAX_FOLLOWED:  # wires that part and join again double with every sub-graph
+                self.crowded.add(path)
+                return []
             if source not in self.wires:
                 found.append(source)
             elif source in behind:

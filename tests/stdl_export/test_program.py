@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import nir
@@ -282,3 +283,22 @@ def test_parameters_broadcast(shape: tuple[int, ...]) -> None:
 def test_parameters_that_do_not_broadcast(shape: tuple[int, ...]) -> None:
     graph = chain(nir.LI(*[full(1, *shape)] * 3), shape=(3, 2, 4))
     assert f"its input has shape (3, 2, 4), its tau has {shape}" in reasons(graph)
+
+
+def test_wires_that_double_with_every_sub_graph_are_refused() -> None:
+    chained = vector() | {f"w{i}": small for i, small in enumerate([doubled()] * 20)}
+    names = ["input", *(f"w{i}" for i in range(20)), "output"]
+    graph = assemble(chained, list(pairwise(names)))
+    assert "more wires of sub-graphs lead to it than can be followed" in reasons(graph)
+
+
+def doubled() -> nir.NIRGraph:
+    """A sub-graph that gives twice what it gets."""
+    wire = nir.NIRGraph(vector(), [("input", "output")], {}, type_check=False)
+    edges = [("input", "output"), ("input", "wire"), ("wire", "output")]
+    return nir.NIRGraph(vector() | {"wire": wire}, edges, {}, type_check=False)
+
+
+def test_a_value_over_a_few_wires_is_summed_as_often_as_it_arrives() -> None:
+    graph = assemble(vector() | {"a": doubled(), "b": doubled()}, [("input", "a"), ("a", "b"), ("b", "output")])
+    assert program(graph).nodes["output"].sources == (Source("input"),) * 4
