@@ -182,7 +182,7 @@ class Simulation:
         self.decided: dict[NodeName, Array] = {}  # the potentials that the last step's spikes were read from
         for path, node in made.nodes.items():
             if node.numbers is not None:
-                for name, value in initial(node.numbers).items():
+                for name, value in node.numbers.initial.items():
                     self.states[path, name] = np.array(np.broadcast_to(value, (batch, *node.shape)))
             if node.steps is not None:
                 self.states[path, "delay"] = np.zeros((int(node.steps.max()), batch, *node.shape), np.float32)
@@ -234,7 +234,7 @@ class Simulation:
         return neuron_step(node.numbers, anything, state).output
 
     def _neuron(self, path: NodeName, k: Discrete, x: Array) -> Array:
-        names = list(initial(k))
+        names = list(k.initial)
         step = neuron_step(k, x, {name: self.states[path, name] for name in names})
         for name in names:
             self.states[path, name] = step.state[name]
@@ -337,16 +337,6 @@ class NeuronStep:
     state: dict[str, Array]
     spikes: Array | None = None
     decided: Array | None = None
-
-
-def initial(k: Discrete) -> dict[str, Array]:
-    """The states of a neuron layer by name, each as it is before the first step: v, i (synapse), s (spike before)."""
-    states = {"v": k.v_init}
-    if k.synapse is not None:
-        states["i"] = k.synapse.i_init
-    if k.remembers_spikes:
-        states["s"] = np.zeros((), np.float32)
-    return states
 
 
 def neuron_step(k: Discrete, x: Array, state: Mapping[str, Array]) -> NeuronStep:
