@@ -7,6 +7,7 @@ why; one that does not differ any more fails.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import conformance
 import nir
@@ -14,11 +15,15 @@ import numpy as np
 import pytest
 from run_onnx import run, run_sequence, run_steps
 
+from stdl_export import bundle as bundles
 from stdl_export import graph as graphs
+from stdl_export.cli import command as export
+from stdl_export.common import console
 from stdl_export.onnx import lower
 from stdl_export.onnx.probe import probe
 from stdl_export.program import program
 from stdl_runtimes import reference
+from stdl_runtimes.cli import command as validate
 
 RELATIVE = 1e-5  # of the largest value: analog outputs are sums in another order
 
@@ -94,6 +99,19 @@ def test_each_layer_by_itself_spikes_as_recorded(name: str) -> None:
     for node, fired in spikes.items():
         np.testing.assert_array_equal(outputs[f"probe_out.{node}"], fired)
         np.testing.assert_array_equal(fired, case.arrays.get(f"spikes:{node}", fired))
+
+
+@pytest.mark.parametrize("name", conformance.NAMES)
+def test_from_the_command_line(name: str, tmp_path: Path) -> None:
+    """stdl-export FILE.nir --dialect case.json, then stdl-validate on what the framework was given."""
+    pytest.importorskip("onnxruntime")
+    folder, out = conformance.FOLDER / name, tmp_path / "bundle"
+    args = [str(folder / "graph.nir"), "--dialect", str(folder / "case.json"), "--target", "onnx", "--out", str(out)]
+    assert console.run(export, [*args, "--inputs", str(folder / "case.npz")]) == 0
+    assert console.run(validate, [str(out), "--require", "onnxruntime"]) == 0
+    expected = conformance.load(name).arrays["output"]
+    near = RELATIVE * max(1.0, float(np.abs(expected).max()))
+    np.testing.assert_allclose(bundles.load(out).golden().output, expected, rtol=0, atol=near)
 
 
 @pytest.mark.parametrize("form", ["unroll", "chunks", "scan"])

@@ -40,8 +40,9 @@ class Result:
     """A run: what each Output gives [T, B, ...], and per spiking node its spikes and its margins, each [T, B, ...].
 
     Spikes are true and false, or counts (int32) of nodes that fire several times a step. A margin is |u - v_threshold|
-    / max(1, |v_threshold|), how far a potential was from the other decision; it and `potentials`, what each neuron
-    stores at the end of each step, are empty unless asked for. states: of all nodes after the last step.
+    / max(1, |v_threshold|), how far a potential was from the other decision (of counts: from the nearest multiple of
+    the threshold, relative to that); it and `potentials`, what each neuron stores at the end of each step, are empty
+    unless asked for. states: of all nodes after the last step.
     """
 
     outputs: dict[NodeName, Array]
@@ -404,11 +405,13 @@ def reset(k: Discrete, u: Array, s: Array) -> Array:
 
 
 def margin(k: Discrete, u: Array) -> Array:
-    """How far potentials are from the other decision, relative to the threshold where that is above 1."""
+    """How far potentials are from the other decision, relative to what they are compared with where that is above 1:
+    the threshold, or the nearest of its multiples.
+    """
     nearest = k.v_threshold
     if k.spike == "floor":
         nearest = nearest * np.maximum(np.float32(1), np.round(u / k.v_threshold))
-    distance: Array = np.abs(u - nearest) / np.maximum(np.float32(1), np.abs(k.v_threshold))
+    distance: Array = np.abs(u - nearest) / np.maximum(np.float32(1), np.abs(nearest))
     return distance
 
 
