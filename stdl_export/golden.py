@@ -74,7 +74,7 @@ def seeded_input(graph: nir.NIRGraph, samples: int) -> NDArray[np.float32]:
     trial = x[:TRIAL_SAMPLES] if said.input == "repeat" else x[:, :TRIAL_SAMPLES]
     liveliness = {scale: _liveliness(graph, trial * np.float32(scale)) for scale in SCALES}
     best = max(liveliness, key=liveliness.__getitem__)
-    if not liveliness[best][0]:
+    if liveliness[best][0] <= 0:
         log.warning("some layer never spikes, or always does, on seeded input: give real samples with --inputs")
     scaled: NDArray[np.float32] = x * np.float32(best)
     return scaled
@@ -90,8 +90,10 @@ def read_inputs(path: Path) -> tuple[NDArray[np.float32], NDArray[np.integer] | 
 
 
 def _liveliness(graph: nir.NIRGraph, x: NDArray[np.float32]) -> list[float]:
-    """How far each layer is from silence, or from spiking always, the one that is worst off first."""
-    rates = [float((fired > 0).mean()) for fired in _run(graph, x).spikes.values()]
+    """How far each layer is from silence, or from a spike of every neuron at every step, the one that is worst off
+    first; below 0 where some fire more often than that.
+    """
+    rates = [float(fired.mean()) for fired in _run(graph, x).spikes.values()]
     return sorted(min(rate, 1 - rate) for rate in rates)
 
 

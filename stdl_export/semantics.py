@@ -103,6 +103,16 @@ class Discrete:
         """Is the spike of the step before part of its state?"""
         return self.reset_when in ("next_sub", "next_drop") and self.spike_from == "new"
 
+    @property
+    def initial(self) -> dict[str, Float32]:
+        """The states by name, each as it is before the first step: v, i (synapse), s (the spike of the step before)."""
+        states = {"v": self.v_init}
+        if self.synapse is not None:
+            states["i"] = self.synapse.i_init
+        if self.remembers_spikes:
+            states["s"] = np.zeros((), np.float32)
+        return states
+
 
 def discretise(node: Any, rule: Rule, dt: float) -> Discrete:
     """The numbers of one step of `dt` of a NIR neuron under a complete rule of its type.

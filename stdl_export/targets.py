@@ -163,9 +163,9 @@ def add(bundle: Bundle, job: Job, targets: Sequence[str]) -> tuple[Bundle, list[
 
 
 def _states(job: Job, folder: Path, parts: Parts) -> None:
-    """`states.npz`: each state before the first step, without B, under its input's name; all 0 in dialect nir."""
+    """`states.npz`: each state before the first step, without B, under its input's name."""
     states = lower.states(job.graph)
-    initial: dict[str, Any] = {state.input: np.zeros(state.shape, np.float32) for state in states}
+    initial: dict[str, Any] = {state.input: np.broadcast_to(state.initial, state.shape) for state in states}
     np.savez_compressed(folder / STATES, **initial)
     parts.states = tuple(
         StateInfo(node=state.node, var=state.var, input=state.input, output=state.output, shape=state.shape)

@@ -8,7 +8,7 @@ of whole networks the spike counts, the outputs and the predictions are compared
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,10 +36,56 @@ def layer_flips(expected: Spikes, found: Spikes, margins: Array, flip_margin: fl
     A neuron that once fell on the other side of a tie keeps another potential from then on. So each neuron is judged by
     the first step that differs: was that a tie, its later differences follow from it; else all of them are flips.
     """
-    differs = expected != found
-    first = differs.argmax(axis=0)[None]  # [1, B, ...]; 0 for neurons that never differ
-    tied = differs.any(axis=0) & (np.take_along_axis(margins, first, axis=0)[0] <= flip_margin)
+    return _flips(expected != found, _first_is_a_tie(expected != found, margins, flip_margin))
+
+
+def loop_flips(
+    expected: Mapping[str, Spikes], found: Mapping[str, Spikes], margins: Mapping[str, Array], flip_margin: float
+) -> dict[str, Flips]:
+    """Compare the layers of one loop (those of `expected`), which ran as a whole on the same input, all [T, B, ...].
+
+    A spike that differs reaches every neuron of the loop. So a sample is judged by the first step in which anything in
+    the loop differs: was there a tie among that, all differences follow from it; else all of them are flips.
+    """
+    tied = _first_of_loop_is_a_tie(expected, found, margins, flip_margin)
+    return {node: _flips(spikes != found[node], _like(tied, spikes)) for node, spikes in expected.items()}
+
+
+def loop_of(node: str, sources: Mapping[str, Iterable[str]]) -> list[str]:
+    """The layers on a loop with this one, itself included, in the order of `sources`; none where it is on no loop."""
+    return [other for other in sources if other in sources[node] and node in sources[other]]
+
+
+def _flips(differs: Flags, tied: Flags) -> Flips:
+    """differs [T, B, ...]; tied [B, ...]: what differs follows from a tie."""
+    tied = tied & differs.any(axis=0)
     return Flips(flips=int((differs & ~tied).sum()), ties=int(tied.sum()))
+
+
+def _first_is_a_tie(differs: Flags, margins: Array, flip_margin: float) -> Flags:
+    """Neurons [B, ...] that were at a tie in the first step that differs (step 0 of those that never differ)."""
+    first = differs.argmax(axis=0)[None]  # [1, B, ...]
+    tied: Flags = np.take_along_axis(margins, first, axis=0)[0] <= flip_margin
+    return tied
+
+
+def _first_of_loop_is_a_tie(
+    expected: Mapping[str, Spikes], found: Mapping[str, Spikes], margins: Mapping[str, Array], flip_margin: float
+) -> Flags:
+    """Samples [B] in which some neuron was at a tie among those that differ in the first step that differs."""
+    differs = {node: spikes != found[node] for node, spikes in expected.items()}
+    ties = {node: flags & (margins[node] <= flip_margin) for node, flags in differs.items()}
+    any_differs, any_tie = (
+        np.any([flags.reshape(*flags.shape[:2], -1).any(axis=2) for flags in each.values()], axis=0)
+        for each in (differs, ties)
+    )  # [T, B] each
+    tied: Flags = np.take_along_axis(any_tie, any_differs.argmax(axis=0)[None], axis=0)[0]
+    return tied
+
+
+def _like(flags: Flags, spikes: Spikes) -> Flags:
+    """[B] -> [B, 1, ...], to broadcast against [T, B, ...]."""
+    return flags.reshape(-1, *[1] * (spikes.ndim - 2))
 
 
 @dataclass(frozen=True)
@@ -93,18 +139,22 @@ def differ_from_a_tie_on(
     """Samples [B] whose spikes [T, B, ...] differ, each first difference being a tie; all that follows comes from it.
 
     A difference is a first one where no layer before it differs in this sample, and judged at the neuron's first step
-    that differs. sources: the spiking nodes before each node, which come first in `expected`, except on a loop.
+    that differs; on a loop at the loop's. sources: the spiking nodes before each node, which come first in `expected`,
+    except on a loop.
     """
     upset = {  # node -> [B], samples in which its output, or something before it, differs
         node: _any_in_sample((spikes != found[node]).any(axis=0)) for node, spikes in expected.items()
     }
     differing, flipped = np.zeros(batch, dtype=np.bool_), np.zeros(batch, dtype=np.bool_)
     for node, spikes in expected.items():
-        differs = spikes != found[node]
-        first = differs.argmax(axis=0)[None]
-        tied = np.take_along_axis(margins[node], first, axis=0)[0] <= flip_margin
+        differs, loop = spikes != found[node], loop_of(node, sources)
+        if loop:
+            mine = {name: expected[name] for name in loop}
+            tied = _like(_first_of_loop_is_a_tie(mine, found, margins, flip_margin), spikes)
+        else:
+            tied = _first_is_a_tie(differs, margins[node], flip_margin)
         own = differs.any(axis=0)
-        before = _before(node, upset, sources, batch)
+        before = _before(node, upset, sources, batch, but=loop)
         upset[node] |= before
         differing |= upset[node]
         flipped |= _any_in_sample(own & ~tied) & ~before
@@ -123,11 +173,17 @@ def count_difference(expected: Integers, found: Integers) -> int:
     return int(np.abs(expected.astype(np.int64) - found).sum())
 
 
-def _before(node: str, flags: Mapping[str, Flags], sources: Mapping[str, Iterable[str]], batch: int) -> Flags:
-    """Samples [B] that are flagged in any other layer before a node."""
+def _before(
+    node: str,
+    flags: Mapping[str, Flags],
+    sources: Mapping[str, Iterable[str]],
+    batch: int,
+    but: Collection[str] = (),
+) -> Flags:
+    """Samples [B] that are flagged in any other layer before a node, `but` those."""
     before = np.zeros(batch, dtype=np.bool_)
     for source in sources[node]:
-        if source != node:
+        if source != node and source not in but:
             before |= flags[source]
     return before
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from stdl_export import graph
 from stdl_export.bundle import Bundle
 from stdl_export.common.errors import BadInput, CheckFailed, Unavailable, one_line
+from stdl_export.program import Program, program
 from stdl_runtimes import base, states
 from stdl_runtimes.base import Array, Device, Mode, Recorded, Spikes
 
@@ -37,6 +38,7 @@ class OnnxRuntime(base.Runtime):
         self._bundle = bundle
         self._device = device
         self._network = bundle.graph()
+        self._program = program(self._network)
         self._repeated = bundle.manifest.input.mode == "repeat"
         self._sessions: dict[str, Any] = {}
         self.modes = tuple(mode for mode, file in FILES.items() if file in bundle.manifest.files)
@@ -80,7 +82,12 @@ class OnnxRuntime(base.Runtime):
         feeds = self._inputs(model, x, self._length(x, timesteps))
         feeds |= {f"probe_in.{node}": spikes[node].astype(np.float32) for node in nodes}
         output, *fired = _run(model, ["output", *(f"probe_out.{node}" for node in nodes)], feeds)
-        return Recorded(output, {node: _as_spikes(node, array) for node, array in zip(nodes, fired, strict=True)})
+        several = {node for node in nodes if _fires_several_times(self._program, node)}
+        spikes_found = {
+            node: _as_counts(node, array) if node in several else _as_spikes(node, array)
+            for node, array in zip(nodes, fired, strict=True)
+        }
+        return Recorded(output, spikes_found)
 
     def close(self) -> None:
         """Drop the opened graphs."""
@@ -177,6 +184,20 @@ def _errors() -> tuple[type[Exception], ...]:
 
     own = (state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented)
     return (*own, state.RuntimeException, ValueError)
+
+
+def _fires_several_times(made: Program, node: str) -> bool:
+    """Does it put out how often it fired in a step?"""
+    numbers = made.nodes[node].numbers
+    return numbers is not None and numbers.spike == "floor"
+
+
+def _as_counts(node: str, values: npt.NDArray[Any]) -> Spikes:
+    counts: Any = values.astype(np.int32)
+    if not (counts == values).all() or (counts < 0).any():
+        raise CheckFailed(f"onnxruntime: node '{node}' puts out values other than 0, 1, 2, ..., how often it fired")
+    found: Spikes = counts
+    return found
 
 
 def _as_spikes(node: str, values: npt.NDArray[Any]) -> Spikes:

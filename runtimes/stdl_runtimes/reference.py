@@ -40,8 +40,9 @@ class Result:
     """A run: what each Output gives [T, B, ...], and per spiking node its spikes and its margins, each [T, B, ...].
 
     Spikes are true and false, or counts (int32) of nodes that fire several times a step. A margin is |u - v_threshold|
-    / max(1, |v_threshold|), how far a potential was from the other decision; it and `potentials`, what each neuron
-    stores at the end of each step, are empty unless asked for. states: of all nodes after the last step.
+    / max(1, |v_threshold|), how far a potential was from the other decision (of counts: from the nearest multiple of
+    the threshold, relative to that); it and `potentials`, what each neuron stores at the end of each step, are empty
+    unless asked for. states: of all nodes after the last step.
     """
 
     outputs: dict[NodeName, Array]
@@ -182,7 +183,7 @@ class Simulation:
         self.decided: dict[NodeName, Array] = {}  # the potentials that the last step's spikes were read from
         for path, node in made.nodes.items():
             if node.numbers is not None:
-                for name, value in initial(node.numbers).items():
+                for name, value in node.numbers.initial.items():
                     self.states[path, name] = np.array(np.broadcast_to(value, (batch, *node.shape)))
             if node.steps is not None:
                 self.states[path, "delay"] = np.zeros((int(node.steps.max()), batch, *node.shape), np.float32)
@@ -234,7 +235,7 @@ class Simulation:
         return neuron_step(node.numbers, anything, state).output
 
     def _neuron(self, path: NodeName, k: Discrete, x: Array) -> Array:
-        names = list(initial(k))
+        names = list(k.initial)
         step = neuron_step(k, x, {name: self.states[path, name] for name in names})
         for name in names:
             self.states[path, name] = step.state[name]
@@ -339,16 +340,6 @@ class NeuronStep:
     decided: Array | None = None
 
 
-def initial(k: Discrete) -> dict[str, Array]:
-    """The states of a neuron layer by name, each as it is before the first step: v, i (synapse), s (spike before)."""
-    states = {"v": k.v_init}
-    if k.synapse is not None:
-        states["i"] = k.synapse.i_init
-    if k.remembers_spikes:
-        states["s"] = np.zeros((), np.float32)
-    return states
-
-
 def neuron_step(k: Discrete, x: Array, state: Mapping[str, Array]) -> NeuronStep:
     """One step of a neuron layer with input x [B, ...]: the equations at the head of `semantics`, in their order."""
     current, after = x, dict(state)
@@ -414,11 +405,13 @@ def reset(k: Discrete, u: Array, s: Array) -> Array:
 
 
 def margin(k: Discrete, u: Array) -> Array:
-    """How far potentials are from the other decision, relative to the threshold where that is above 1."""
+    """How far potentials are from the other decision, relative to what they are compared with where that is above 1:
+    the threshold, or the nearest of its multiples.
+    """
     nearest = k.v_threshold
     if k.spike == "floor":
         nearest = nearest * np.maximum(np.float32(1), np.round(u / k.v_threshold))
-    distance: Array = np.abs(u - nearest) / np.maximum(np.float32(1), np.abs(k.v_threshold))
+    distance: Array = np.abs(u - nearest) / np.maximum(np.float32(1), np.abs(nearest))
     return distance
 
 

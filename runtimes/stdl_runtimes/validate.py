@@ -13,7 +13,7 @@ from stdl_export.bundle import Bundle, Golden
 from stdl_export.common.errors import BadInput
 from stdl_export.program import program
 from stdl_runtimes import base, reference
-from stdl_runtimes.base import Array, Mode, Runtime
+from stdl_runtimes.base import Array, Mode, Runtime, Spikes
 from stdl_runtimes.compare import (
     Flags,
     Flips,
@@ -21,6 +21,8 @@ from stdl_runtimes.compare import (
     differ_from_a_tie_on,
     golden_flips,
     layer_flips,
+    loop_flips,
+    loop_of,
     matching,
 )
 from stdl_runtimes.data import Samples
@@ -250,10 +252,23 @@ class Comparison:
         )
         row.twin_name = "probe graph"
         row.twin.append(matching(row.outputs[-1], whole.output))
-        for node in self.neurons:
-            flips = layer_flips(judged.spikes[node], single.spikes[node], judged.margins[node], self._margin)
+        for node, flips in self._flips(judged, single.spikes).items():
             difference = count_difference(part.counts[node], spike_count(whole.spikes[node]))
             row.layers.setdefault(node, Layer()).add(flips, difference, judged.spikes[node].size)
+
+    def _flips(self, judged: reference.Result, found: Mapping[graph.NodeName, Spikes]) -> dict[graph.NodeName, Flips]:
+        """What differs in each layer on the reference's spikes. The layers of a loop cannot be fed one by one: they ran
+        whole and are judged together.
+        """
+        flips: dict[graph.NodeName, Flips] = {}
+        for node in self.neurons:
+            loop = loop_of(node, self._before)
+            if not loop:
+                flips[node] = layer_flips(judged.spikes[node], found[node], judged.margins[node], self._margin)
+            elif node not in flips:
+                mine = {name: judged.spikes[name] for name in loop}
+                flips |= loop_flips(mine, found, judged.margins, self._margin)
+        return {node: flips[node] for node in self.neurons}
 
     def _against_sequence(self, row: Row, rows: Sequence[Row], part: Part) -> None:
         """Single steps against the whole sequence in the same engine, which rounds alike, else the reference."""

@@ -16,8 +16,8 @@ Dims = Sequence[int | str | None]
 class Emitter:
     """One ONNX graph under construction; `body` starts a nested one (of a Scan) that sees the names of this one.
 
-    NIR names hold no '/', so a name such as `lif1/t3/u` can never be that of another NIR node. `reserved` are names
-    that only inputs and outputs of the graph may carry.
+    A name such as `lif1/t3/u` is made of a node's path; where two would meet, the later one gets a number. `reserved`
+    are names that only inputs and outputs of the graph may carry.
     """
 
     def __init__(self, reserved: Sequence[str] = (), outer: Emitter | None = None) -> None:

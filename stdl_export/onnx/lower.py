@@ -1,12 +1,14 @@
-"""A checked NIR graph as an ONNX model: open the graph, walk it in order, emit each node, close and check it.
+"""A checked NIR graph as an ONNX model: open the graph, walk its program, emit each component, close and check it.
 
 `sequence` runs all T steps in one call, `step` runs one and takes the states from outside; `probe` (a module of its
-own) is the sequence cut behind every neuron. Opset 20 and IR version 10 are what TensorRT-RTX and ONNX Runtime take.
+own) is the sequence cut behind every spiking node. Opset 20 and IR version 10 are what TensorRT-RTX and ONNX Runtime
+take.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,148 +16,188 @@ from pathlib import Path
 import nir
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
-from stdl_export import graph as graphs
-from stdl_export.common.errors import BadInput, join_reasons
+from stdl_export.common.errors import BadInput
 from stdl_export.common.files import atomic_file
-from stdl_export.onnx.emitter import Dims, Emitter
+from stdl_export.graph import NodeName
+from stdl_export.onnx.cell import Cell, Moment
+from stdl_export.onnx.delay import DelayCell
+from stdl_export.onnx.emitter import Emitter
+from stdl_export.onnx.loop import LoopCell
+from stdl_export.onnx.neuron import NeuronCell
 from stdl_export.onnx.rows import ROWS
-from stdl_export.onnx.time import COMPARISONS, TIMESTEPS, Axis, Neuron, TimeForm, Value, over_time, resolve
+from stdl_export.onnx.time import TIMESTEPS, Axis, TimeForm, Value, delayed, over_time, resolve
 from stdl_export.primitives import Shape
-from stdl_export.program import Node, Program, program
-from stdl_export.semantics import Discrete
+from stdl_export.program import Component, Node, Program, Source, program
 
 OPSET = 20
 IR_VERSION = 10
 INPUT, OUTPUT = "input", "output"
 MAX_MODEL_BYTES = (2 << 30) - (1 << 20)  # a protobuf message ends at 2 GiB
 
-LowerNeuron = Callable[[Neuron, Value], Value]
+LowerCell = Callable[[Cell, list[Value]], dict[NodeName, Value]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class State:
-    """A state of the step graph: whose it is, the names of its tensors, its shape without B. It starts at 0."""
+    """A state of the step graph: whose it is, the names of its tensors, its shape without B, and how it begins."""
 
-    node: graphs.NodeName
+    node: NodeName
     var: str
     input: str
     output: str
     shape: Shape
+    initial: NDArray[np.float32]
 
 
 def sequence(graph: nir.NIRGraph, form: TimeForm = "auto") -> onnx.ModelProto:
     """All T steps at once: `input` [T, B, ...] (or [B, ...] where it repeats) -> `output` [T, B, ...].
 
-    T is `stdl.T` of the graph, else dynamic: then it is the input's first size, or, where the input repeats, the second
-    input `timesteps`, int64 [1].
+    Several inputs or outputs carry the names of their nodes. T is `stdl.T` of the graph, else dynamic: then it is the
+    inputs' first size, or, where they repeat, one more input `timesteps`, int64 [1].
     """
-    form = resolve(form, graphs.settings(graph).T)
-    emit, axis, x = open_sequence(graph)
-    y = walk(graph, emit, x, lambda neuron, arriving: over_time(axis, neuron, arriving, form), axis)
-    close_sequence(graph, axis, y)
-    return model(emit, graph, "sequence", form)
+    made = lowerable(graph)
+    form = resolve(form, made.settings.T)
+    emit, axis, frames = open_sequence(made)
+    values = walk(made, emit, frames, in_sequence(axis, form), axis)
+    close_sequence(made, axis, values)
+    return model(emit, made, "sequence", form)
 
 
 def step(graph: nir.NIRGraph) -> onnx.ModelProto:
     """One step: `input` [B, ...] and every `states(graph)` in -> `output` [B, ...] and every state out."""
-    held = {state.node: state for state in states(graph)}
-    emit = Emitter(reserved=[INPUT, OUTPUT, *(name for state in held.values() for name in (state.input, state.output))])
-    shapes = graphs.shapes(graph)
+    made = lowerable(graph)
+    held = {(state.node, state.var): state for state in states(graph)}
+    names = [name for state in held.values() for name in (state.input, state.output)]
+    emit = Emitter(reserved=[*input_names(made).values(), *output_names(made).values(), *names])
 
-    def one_step(neuron: Neuron, x: Value) -> Value:
-        state = held[neuron.name]
-        dims: Dims = ["batch", *neuron.shape]
-        v = emit.input(state.input, dims)
-        output, v_next = neuron.step(emit, neuron.current(emit, x.name), v, neuron.name)
-        assert v_next is not None, "it was not told to drop it"
-        emit.output(v_next, state.output, dims)
-        return Value(output, timed=False)
+    def one_step(cell: Cell, arriving: list[Value]) -> dict[NodeName, Value]:
+        mine = [held[each.path, each.var] for each in cell.held]
+        before = [emit.input(state.input, ["batch", *state.shape]) for state in mine]
+        outputs, after = cell.step(Moment(emit, _no_zeros), [value.name for value in arriving], before)
+        for state, value in zip(mine, after, strict=True):
+            assert value is not None, "no state is known to be 0"
+            emit.output(value, state.output, ["batch", *state.shape])
+        return {path: Value(name, timed=False) for path, name in cell.finish(emit, outputs).items()}
 
-    x = emit.input(INPUT, ["batch", *shapes[graphs.input_name(graph)]])
-    y = walk(graph, emit, Value(x, timed=False), one_step)
-    emit.output(y.name, OUTPUT, ["batch", *shapes[graphs.output_name(graph)]])
-    return model(emit, graph, "step")
+    frames = {
+        path: Value(emit.input(name, ["batch", *made.nodes[path].shape]), timed=False)
+        for path, name in input_names(made).items()
+    }
+    values = walk(made, emit, frames, one_step)
+    for path, name in output_names(made).items():
+        emit.output(values[path].name, name, ["batch", *made.nodes[path].shape])
+    return model(emit, made, "step")
 
 
 def states(graph: nir.NIRGraph) -> list[State]:
-    """The states of the step graph, in the order of the graph."""
+    """The states of the step graph, in the order of execution."""
+    made = program(graph)
     return [
-        State(path, "v", f"state.{path}.v", f"state_out.{path}.v", node.shape)
-        for path, node in lowerable(graph).nodes.items()
-        if node.numbers is not None
+        State(held.path, held.var, *state_names(held.path, held.var), held.shape, held.initial)
+        for component in made.components
+        if (cell := cell_of(made, component)) is not None
+        for held in cell.held
     ]
 
 
-def walk(graph: nir.NIRGraph, emit: Emitter, x: Value, lower: LowerNeuron, axis: Axis | None = None) -> Value:
-    """Emit every node between Input and Output, given the Input's value; `lower` emits neurons. The Output's value."""
-    made = lowerable(graph)
-    values = {made.inputs[0]: x}
-    sums: dict[tuple[graphs.NodeName, ...], Value] = {}  # equal sets of sources are summed once
-    for path, node in made.nodes.items():
-        if path in values:
+def state_names(path: NodeName, var: str) -> tuple[str, str]:
+    """How a state is called where it goes in, and where it comes out."""
+    return f"state.{path}.{var}", f"state_out.{path}.{var}"
+
+
+def input_names(made: Program) -> dict[NodeName, str]:
+    """The graph's inputs by the Inputs they are."""
+    return {path: INPUT if len(made.inputs) == 1 else path for path in made.inputs}
+
+
+def output_names(made: Program) -> dict[NodeName, str]:
+    """The graph's outputs by the Outputs they are."""
+    return {path: OUTPUT if len(made.outputs) == 1 else path for path in made.outputs}
+
+
+def cell_of(made: Program, component: Component, wanted: Collection[NodeName] = ()) -> Cell | None:
+    """The component as something with a state; None where it has none. `wanted`: to be given by a loop in any case."""
+    if component.cyclic:
+        own = {node.path for node in component.nodes}
+        read = {
+            source.path
+            for node in made.nodes.values()
+            if node.path not in own
+            for source in node.sources
+            if source.path in own
+        }
+        return LoopCell(component, (read | set(wanted)) & own)
+    (node,) = component.nodes
+    if node.numbers is not None:
+        return NeuronCell(node)
+    return DelayCell(node) if node.steps is not None else None
+
+
+def in_sequence(axis: Axis, form: TimeForm) -> LowerCell:
+    """How a sequence graph says a cell: as a recurrence over T, a Delay as a shift."""
+
+    def lower(cell: Cell, arriving: list[Value]) -> dict[NodeName, Value]:
+        if isinstance(cell, DelayCell):
+            return {cell.name: delayed(axis, cell.node, arriving[0])}
+        outputs = over_time(axis, cell, arriving, form) if cell.outputs else []
+        finished = cell.finish(axis.emit, [value.name for value in outputs])
+        return {path: Value(name, timed=True) for path, name in finished.items()}
+
+    return lower
+
+
+def walk(
+    made: Program,
+    emit: Emitter,
+    frames: Mapping[NodeName, Value],
+    lower: LowerCell,
+    axis: Axis | None = None,
+    wanted: Collection[NodeName] = (),
+) -> dict[NodeName, Value]:
+    """Emit every component, given the Inputs' values; `lower` emits those with a state. The values that can be read.
+
+    wanted: nodes of loops that `lower` is to give although nobody outside reads them.
+    """
+    values = dict(frames)
+    sums: dict[tuple[Source, ...], Value] = {}  # equal sets of sources are summed once
+
+    def arriving(path: NodeName, sources: tuple[Source, ...], shape: Shape) -> Value:
+        if sources not in sums:
+            sums[sources] = _sum(emit, path, [values[source.path] for source in sources], shape, axis)
+        return sums[sources]
+
+    for component in made.components:
+        cell = cell_of(made, component, wanted)
+        if cell is not None:
+            inputs = [
+                arriving(cell.name, sources, port.shape) for sources, port in zip(cell.reads, cell.inputs, strict=True)
+            ]
+            prepared = cell.prepare(emit, [value.name for value in inputs])
+            values |= lower(cell, [Value(n, value.timed) for n, value in zip(prepared, inputs, strict=True)])
             continue
-        read = tuple(source.path for source in node.sources)
-        if read not in sums:
-            sums[read] = _sum(emit, path, [values[source] for source in read], node.in_shape, axis)
-        arriving = sums[read]
-        if isinstance(node.node, nir.Output):
-            values[path] = arriving
-        elif node.numbers is not None:
-            values[path] = lower(Neuron(path, node.numbers, node.shape), arriving)
-        else:
-            values[path] = Value(
-                ROWS[type(node.node)](emit, path, node.node, arriving.name, node.shape), arriving.timed
-            )
-    return values[made.outputs[0]]
+        (node,) = component.nodes
+        if node.path not in values:
+            x = arriving(node.path, node.sources, node.in_shape)
+            values[node.path] = Value(stateless(emit, node, x.name), x.timed)
+    return values
+
+
+def stateless(emit: Emitter, node: Node, x: str) -> str:
+    """A node without a state, by its row; an Output is what arrives there."""
+    return x if isinstance(node.node, nir.Output) else ROWS[type(node.node)](emit, node, x, node.path)
 
 
 def lowerable(graph: nir.NIRGraph) -> Program:
-    """The program of a checked graph; BadInput with every node that cannot be said in ONNX yet."""
+    """The program of a checked graph; BadInput where its names clash with those that the ONNX graphs use."""
     made = program(graph)
-    reasons = [
-        f"node '{path}' ({type(node.node).__name__}): {said}"
-        for path, node in made.nodes.items()
-        for said in _refusals(node)
-    ]
-    for names, what in ((made.inputs, "Inputs"), (made.outputs, "Outputs")):
-        if len(names) > 1:
-            reasons.append(f"the graph has {len(names)} {what}, {', '.join(names)}, and one is lowered")
-    if reasons:
-        raise BadInput(f"ONNX graphs cannot say this yet: {join_reasons(reasons)}; --target nir takes it")
+    ends = [*input_names(made).values(), *output_names(made).values()]
+    held = [name for state in states(graph) for name in (state.input, state.output)]
+    twice = [name for name, count in Counter([*ends, *held, TIMESTEPS]).items() if count > 1]
+    if twice:
+        raise BadInput(f"the ONNX graphs would have two inputs or outputs called '{twice[0]}': rename that node")
     return made
-
-
-def _refusals(node: Node) -> Iterator[str]:
-    """What of a node is not lowered yet."""
-    if any(source.previous for source in node.sources):
-        yield "it reads the step before, on a loop"
-    if node.numbers is not None:
-        yield from _neuron_refusals(node.numbers)
-    elif not isinstance(node.node, nir.Input | nir.Output) and type(node.node) not in ROWS:
-        yield f"no {type(node.node).__name__} is lowered"
-    if isinstance(node.node, nir.Threshold) and node.spike != ">":
-        yield f"spike '{node.spike}' is not lowered"
-    if isinstance(node.node, nir.Affine | nir.Linear) and np.ndim(node.node.weight) > 2:
-        yield f"its weight {np.shape(node.node.weight)} has leading dimensions"
-
-
-def _neuron_refusals(k: Discrete) -> Iterator[str]:
-    if k.kind not in ("IF", "LIF", "LI"):
-        yield f"no {k.kind} is lowered"
-    said = {
-        "spike": k.spike not in COMPARISONS and k.spike,
-        "spike_from": k.spike_from != "new" and k.spike_from,
-        "reset": k.spikes and k.reset == "none" and k.reset,
-        "reset_when": k.reset_when != "now" and k.reset_when,
-        "output": k.output != "new" and k.output,
-        "v_init": bool(np.any(k.v_init)) and "other than 0",
-        "v_min": k.v_min is not None and "given",
-        "out_scale": bool(np.any(k.out_scale != 1)) and "other than 1",
-    }
-    for name, value in said.items():
-        if value:
-            yield f"{name} '{value}' is not lowered"
 
 
 def _sum(emit: Emitter, name: str, summands: list[Value], shape: Shape, axis: Axis | None) -> Value:
@@ -168,44 +210,53 @@ def _sum(emit: Emitter, name: str, summands: list[Value], shape: Shape, axis: Ax
     return total
 
 
-def open_sequence(graph: nir.NIRGraph, reserved: Sequence[str] = ()) -> tuple[Emitter, Axis, Value]:
-    """A sequence graph with its input, folded where it is a sequence.
+def _no_zeros(name: str, shape: Shape) -> str:
+    raise AssertionError(f"{name}: in a step graph every state comes from outside")
+
+
+def open_sequence(made: Program, reserved: Sequence[str] = ()) -> tuple[Emitter, Axis, dict[NodeName, Value]]:
+    """A sequence graph with its inputs, folded where they are sequences.
 
     `reserved` are names of further inputs and outputs.
     """
-    said, name = graphs.settings(graph), graphs.input_name(graph)
-    shape = graphs.shapes(graph)[name]
-    emit = Emitter(reserved=[INPUT, OUTPUT, TIMESTEPS, *reserved])
+    said, names = made.settings, input_names(made)
+    emit = Emitter(reserved=[*names.values(), *output_names(made).values(), TIMESTEPS, *reserved])
     repeats = said.input == "repeat"
-    x = emit.input(INPUT, [*([] if repeats else [said.T or "time"]), "batch", *shape])
-    axis = Axis(emit, said.T, x, repeats)
-    return emit, axis, Value(x if repeats else axis.fold(x, name, shape), timed=not repeats)
+    front = ["batch"] if repeats else [said.T or "time", "batch"]
+    given = {path: emit.input(name, [*front, *made.nodes[path].shape]) for path, name in names.items()}
+    axis = Axis(emit, said.T, next(iter(given.values())), repeats)
+    frames = {
+        path: Value(x if repeats else axis.fold(x, path, made.nodes[path].shape), timed=not repeats)
+        for path, x in given.items()
+    }
+    return emit, axis, frames
 
 
-def close_sequence(graph: nir.NIRGraph, axis: Axis, y: Value) -> None:
-    """Make the Output's value the graph's `output` [T, B, ...]."""
-    name, said = graphs.output_name(graph), graphs.settings(graph)
-    shape = graphs.shapes(graph)[name]
-    y = axis.timed(y, name, shape)
-    axis.emit.output(axis.unfold(y.name, f"{name}/unfolded", shape), OUTPUT, [said.T or "time", "batch", *shape])
+def close_sequence(made: Program, axis: Axis, values: Mapping[NodeName, Value]) -> None:
+    """Make the Outputs' values the graph's outputs [T, B, ...]."""
+    for path, name in output_names(made).items():
+        shape = made.nodes[path].shape
+        y = axis.timed(values[path], path, shape)
+        dims = [made.settings.T or "time", "batch", *shape]
+        axis.emit.output(axis.unfold(y.name, f"{path}/unfolded", shape), name, dims)
 
 
-def model(emit: Emitter, graph: nir.NIRGraph, kind: str, form: TimeForm | None = None) -> onnx.ModelProto:
+def model(emit: Emitter, made: Program, kind: str, form: TimeForm | None = None) -> onnx.ModelProto:
     """The finished model, checked with full shape inference; its metadata says what the manifest says."""
-    made = onnx.helper.make_model(
+    proto = onnx.helper.make_model(
         emit.graph(f"stdl.{kind}"),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="stdl",
         producer_version=version("stdl-toolchain"),
     )
-    said = {f"stdl.{key}": value for key, value in asdict(graphs.settings(graph)).items()}
+    said = {f"stdl.{key}": value for key, value in asdict(made.settings).items()}
     said |= {"stdl.kind": kind, "stdl.layout": "folded", "stdl.time_form": form}
-    onnx.helper.set_model_props(made, {key: str(value) for key, value in said.items() if value is not None})
-    if made.ByteSize() > MAX_MODEL_BYTES:
-        raise BadInput(f"the network has {made.ByteSize() >> 20} MiB of weights in ONNX: one file holds up to 2 GiB")
-    onnx.checker.check_model(made, full_check=True)
-    return made
+    onnx.helper.set_model_props(proto, {key: str(value) for key, value in said.items() if value is not None})
+    if proto.ByteSize() > MAX_MODEL_BYTES:
+        raise BadInput(f"the network has {proto.ByteSize() >> 20} MiB of weights in ONNX: one file holds up to 2 GiB")
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
 
 
 def write(made: onnx.ModelProto, path: Path) -> None:

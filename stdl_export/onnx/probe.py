@@ -1,21 +1,31 @@
-"""`model.probe.onnx`: the sequence graph cut behind every spiking neuron, to compare engines layer by layer.
+"""`model.probe.onnx`: the sequence graph cut behind every spiking node, to compare engines layer by layer.
 
     sequence   ... -> conv1 -> lif1 -> conv2 -> lif2 -> ... -> output
     probe      ... -> conv1 -> lif1 -> `probe_out.lif1`
                          `probe_in.lif1` -> conv2 -> lif2 -> `probe_out.lif2`
                                                `probe_in.lif2` -> ... -> output
 
-Fed the reference's spikes, `probe_out` shows what each layer does wrong by itself; an error does not travel.
+Fed the reference's spikes, `probe_out` shows what each layer does wrong by itself; an error does not travel. What is
+cut are spikes {0, 1, ...}, before any `out_scale`. The nodes of a loop cannot be fed one by one: a loop runs whole, on
+what is fed to it from outside, each of its spiking nodes has its `probe_out`, and `probe_in` goes to whoever reads it
+outside the loop.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import nir
 import onnx
 
-from stdl_export import graph as graphs
-from stdl_export.onnx.lower import close_sequence, model, open_sequence, walk
-from stdl_export.onnx.time import Neuron, TimeForm, Value, over_time, resolve
+from stdl_export.graph import NodeName
+from stdl_export.onnx.cell import Cell
+from stdl_export.onnx.delay import DelayCell
+from stdl_export.onnx.loop import LoopCell
+from stdl_export.onnx.lower import close_sequence, in_sequence, lowerable, model, open_sequence, walk
+from stdl_export.onnx.neuron import NeuronCell
+from stdl_export.onnx.time import TimeForm, Value, over_time, resolve
+from stdl_export.program import Node
 
 
 def probe(graph: nir.NIRGraph, form: TimeForm = "auto") -> onnx.ModelProto:
@@ -23,22 +33,34 @@ def probe(graph: nir.NIRGraph, form: TimeForm = "auto") -> onnx.ModelProto:
 
     All of them but a repeated input are [T, B, ...].
     """
-    steps = graphs.settings(graph).T
+    made = lowerable(graph)
+    steps = made.settings.T
     form = resolve(form, steps)
-    spiking = set(graphs.neurons(graph))
-    probes = [f"probe_{side}.{name}" for name in spiking for side in ("in", "out")]
-    emit, axis, x = open_sequence(graph, probes)
+    spiking = made.spiking
+    emit, axis, frames = open_sequence(made, [f"probe_{side}.{name}" for name in spiking for side in ("in", "out")])
+    uncut = in_sequence(axis, form)
 
-    def cut(neuron: Neuron, arriving: Value) -> Value:
+    def cut(cell: Cell, arriving: list[Value]) -> dict[NodeName, Value]:
         """Neuron -> `probe_out`; `probe_in` -> whoever follows."""
-        value = over_time(axis, neuron, arriving, form)
-        if neuron.name not in spiking:
-            return value
-        name, dims = neuron.name, [steps or "time", "batch", *neuron.shape]
-        emit.output(axis.unfold(value.name, f"{name}/unfolded", neuron.shape), f"probe_out.{name}", dims)
-        fed = emit.input(f"probe_in.{name}", dims)
-        return Value(axis.fold(fed, f"{name}/fed", neuron.shape), timed=True)
+        if isinstance(cell, DelayCell):
+            return uncut(cell, arriving)
+        outputs = [value.name for value in over_time(axis, cell, arriving, form)] if cell.outputs else []
+        fed = [through(node, raw) if node.spikes else raw for node, raw in zip(_nodes(cell), outputs, strict=True)]
+        return {path: Value(name, timed=True) for path, name in cell.finish(emit, fed).items()}
 
-    y = walk(graph, emit, x, cut, axis)
-    close_sequence(graph, axis, y)
-    return model(emit, graph, "probe", form)
+    def through(node: Node, raw: str) -> str:
+        name, dims = node.path, [steps or "time", "batch", *node.shape]
+        emit.output(axis.unfold(raw, f"{name}/unfolded", node.shape), f"probe_out.{name}", dims)
+        return axis.fold(emit.input(f"probe_in.{name}", dims), f"{name}/fed", node.shape)
+
+    values = walk(made, emit, frames, cut, axis, wanted=spiking)
+    close_sequence(made, axis, values)
+    return model(emit, made, "probe", form)
+
+
+def _nodes(cell: Cell) -> Sequence[Node]:
+    """The nodes that a cell's outputs come from."""
+    if isinstance(cell, LoopCell):
+        return [node for path, node in cell.nodes.items() if path in cell.wanted]
+    assert isinstance(cell, NeuronCell)
+    return [cell.node]

@@ -7,58 +7,68 @@ become float32, as everywhere right of NIR.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import nir
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
+from stdl_export.onnx.cell import float32
 from stdl_export.onnx.emitter import Emitter
-from stdl_export.primitives import Shape, conv_window, pool_window
+from stdl_export.onnx.neuron import COMPARISONS
+from stdl_export.primitives import Window, conv_groups, conv_window, pool_window
+from stdl_export.program import Node
 from stdl_export.semantics import collapse
 
-# (graph under construction, name, node, its input, its output's shape) -> name of its output
-Row = Callable[[Emitter, str, Any, str, Shape], str]
+# (graph under construction, node, its input, name of its output) -> that name
+Row = Callable[[Emitter, Node, str, str], str]
 
 
-def float32(value: Any) -> NDArray[np.float32]:
-    """A parameter as the float32 array that is computed with."""
-    return np.asarray(value, dtype=np.float32)
-
-
-def _affine(emit: Emitter, name: str, node: nir.Affine, x: str, shape: Shape) -> str:
+def _affine(emit: Emitter, node: Node, x: str, name: str) -> str:
     """y = W x + b. NIR Affine; ONNX Gemm (opset 13)."""
-    weight = emit.constant(float32(node.weight), f"{name}/weight")
-    bias = emit.constant(float32(node.bias), f"{name}/bias")
-    return emit.node("Gemm", [x, weight, bias], name, transB=1)
+    weight, bias = float32(node.node.weight), emit.constant(float32(node.node.bias), f"{node.path}/bias")
+    if weight.ndim > 2:
+        return emit.node("Add", [_each(emit, node, x, f"{name}/product"), bias], name)
+    return emit.node("Gemm", [x, emit.constant(weight, f"{node.path}/weight"), bias], name, transB=1)
 
 
-def _linear(emit: Emitter, name: str, node: nir.Linear, x: str, shape: Shape) -> str:
+def _linear(emit: Emitter, node: Node, x: str, name: str) -> str:
     """y = W x. NIR Linear; ONNX Gemm (opset 13)."""
-    return emit.node("Gemm", [x, emit.constant(float32(node.weight), f"{name}/weight")], name, transB=1)
+    weight = float32(node.node.weight)
+    if weight.ndim > 2:
+        return _each(emit, node, x, name)
+    return emit.node("Gemm", [x, emit.constant(weight, f"{node.path}/weight")], name, transB=1)
 
 
-def _conv2d(emit: Emitter, name: str, node: nir.Conv2d, x: str, shape: Shape) -> str:
-    """Cross-correlation with zero padding, [N, C, H, W]. NIR Conv2d; ONNX Conv (opset 11)."""
-    window = conv_window(node)
-    weight = emit.constant(float32(node.weight), f"{name}/weight")
-    bias = emit.constant(float32(node.bias), f"{name}/bias")
+def _each(emit: Emitter, node: Node, x: str, name: str) -> str:
+    """W x with a matrix for each leading index: weight [..., outputs, inputs], x [N, ..., inputs]. ONNX MatMul."""
+    weight, last = emit.constant(float32(node.node.weight), f"{node.path}/weight"), emit.integers([-1], "axis/last")
+    columns = emit.node("Unsqueeze", [x, last], f"{name}/columns")
+    return emit.node("Squeeze", [emit.node("MatMul", [weight, columns], f"{name}/products"), last], name)
+
+
+def _conv(emit: Emitter, node: Node, x: str, name: str) -> str:
+    """Cross-correlation with zero padding, [N, C, ...]. NIR Conv1d and Conv2d; ONNX Conv (opset 11)."""
+    weight = emit.constant(float32(node.node.weight), f"{node.path}/weight")
+    bias = emit.constant(float32(node.node.bias), f"{node.path}/bias")
+    return _convolved(emit, [x, weight, bias], conv_window(node.node), conv_groups(node.node), name)
+
+
+def _convolved(emit: Emitter, inputs: list[str], window: Window, groups: int, name: str) -> str:
     return emit.node(
         "Conv",
-        [x, weight, bias],
+        inputs,
         name,
         kernel_shape=window.kernel,
         strides=window.stride,
         dilations=window.dilation,
         pads=window.onnx_pads,
-        group=int(np.asarray(node.groups).item()),
+        group=groups,
     )
 
 
-def _avg_pool2d(emit: Emitter, name: str, node: nir.AvgPool2d, x: str, shape: Shape) -> str:
+def _avg_pool2d(emit: Emitter, node: Node, x: str, name: str) -> str:
     """Mean over each window, padded zeros included. NIR AvgPool2d; ONNX AveragePool (opset 19)."""
-    window = pool_window(node)
+    window = pool_window(node.node)
     return emit.node(
         "AveragePool",
         [x],
@@ -70,42 +80,35 @@ def _avg_pool2d(emit: Emitter, name: str, node: nir.AvgPool2d, x: str, shape: Sh
     )
 
 
-def _sum_pool2d(emit: Emitter, name: str, node: nir.SumPool2d, x: str, shape: Shape) -> str:
+def _sum_pool2d(emit: Emitter, node: Node, x: str, name: str) -> str:
     """Sum over each window. NIR SumPool2d; a Conv with ones per channel, since a mean times the size rounds twice."""
-    window, channels = pool_window(node), shape[0]
-    ones = emit.constant(np.ones((channels, 1, *window.kernel), np.float32), f"{name}/ones")
-    return emit.node(
-        "Conv",
-        [x, ones],
-        name,
-        kernel_shape=window.kernel,
-        strides=window.stride,
-        pads=window.onnx_pads,
-        group=channels,
-    )
+    window, channels = pool_window(node.node), node.shape[0]
+    ones = emit.constant(np.ones((channels, 1, *window.kernel), np.float32), f"{node.path}/ones")
+    return _convolved(emit, [x, ones], window, channels, name)
 
 
-def _flatten(emit: Emitter, name: str, node: nir.Flatten, x: str, shape: Shape) -> str:
+def _flatten(emit: Emitter, node: Node, x: str, name: str) -> str:
     """NIR Flatten counts dimensions without batch; its output shape says it all. ONNX Reshape (opset 19)."""
-    return emit.node("Reshape", [x, emit.integers([-1, *shape], f"{name}/shape")], name)
+    return emit.node("Reshape", [x, emit.integers([-1, *node.shape], f"{node.path}/shape")], name)
 
 
-def _scale(emit: Emitter, name: str, node: nir.Scale, x: str, shape: Shape) -> str:
+def _scale(emit: Emitter, node: Node, x: str, name: str) -> str:
     """y = s * x, elementwise. NIR Scale; ONNX Mul."""
-    return emit.node("Mul", [x, emit.constant(collapse(float32(node.scale)), f"{name}/scale")], name)
+    return emit.node("Mul", [x, emit.constant(collapse(float32(node.node.scale)), f"{node.path}/scale")], name)
 
 
-def _threshold(emit: Emitter, name: str, node: nir.Threshold, x: str, shape: Shape) -> str:
-    """1 where x > threshold, strictly, else 0. NIR Threshold; ONNX Greater and Cast."""
-    threshold = emit.constant(collapse(float32(node.threshold)), f"{name}/threshold")
-    above = emit.node("Greater", [x, threshold], f"{name}/above")
+def _threshold(emit: Emitter, node: Node, x: str, name: str) -> str:
+    """1 where x > threshold (or >=, as the dialect says), else 0. NIR Threshold; ONNX Greater and Cast."""
+    threshold = emit.constant(collapse(float32(node.node.threshold)), f"{node.path}/threshold")
+    above = emit.node(COMPARISONS[node.spike], [x, threshold], f"{name}/above")
     return emit.node("Cast", [above], name, to=onnx.TensorProto.FLOAT)
 
 
 ROWS: dict[type, Row] = {
     nir.Affine: _affine,
     nir.Linear: _linear,
-    nir.Conv2d: _conv2d,
+    nir.Conv1d: _conv,
+    nir.Conv2d: _conv,
     nir.AvgPool2d: _avg_pool2d,
     nir.SumPool2d: _sum_pool2d,
     nir.Flatten: _flatten,

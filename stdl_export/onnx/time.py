@@ -1,29 +1,28 @@
-"""Neurons over time: one step, T steps written out (unroll), a Scan, or a Scan whose body has several steps (chunks).
+"""Cells over time: T steps written out (unroll), a Scan, or a Scan whose body has several steps (chunks).
 
-All forms compute `u = (decay*v + gain*x) + leak` in float32 and in this order, so they give the same spikes bit for
-bit; multiplications by exactly 1 and additions of exactly 0 are left out. `gain*x` does not depend on the state and is
-computed for all steps at once.
+All forms emit the very same step of a cell, so they give the same spikes bit for bit. What of it does not depend on the
+state is emitted for all steps at once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from stdl_export.common.errors import BadInput
+from stdl_export.onnx.cell import Cell, Held, Maybe, Moment, Port
+from stdl_export.onnx.delay import chosen, longest
 from stdl_export.onnx.emitter import Emitter
 from stdl_export.primitives import Shape
-from stdl_export.semantics import Discrete
+from stdl_export.program import Node
 
 TimeForm = Literal["auto", "unroll", "scan", "chunks"]
 TIME_FORMS: tuple[TimeForm, ...] = get_args(TimeForm)
-
-COMPARISONS = {">": "Greater"}  # what makes a spike, by `Discrete.spike`
 
 CHUNK = 8  # steps in the body of a Scan of chunks: nearly as fast as unrolled, and the graph stays small
 TIMESTEPS = "timesteps"  # the input that holds T where nothing else does
@@ -49,7 +48,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Axis:
-    """The time axis of a sequence graph: T where it is fixed, and the graph's input, [B, ...] where it repeats.
+    """The time axis of a sequence graph: T where it is fixed, and its (first) input, [B, ...] where it repeats.
 
     `count` and `batch` name int64 [1] tensors that hold T and B; they are emitted when first asked for.
     """
@@ -102,6 +101,24 @@ class Axis:
         zero = onnx.numpy_helper.from_array(np.zeros(1, np.float32))
         return self.emit.node("ConstantOfShape", [sizes], name, value=zero)
 
+    def initial(self, held: Held) -> str:
+        """A state before the first step, [B, ...]."""
+        name = f"{held.path}/{held.var}0"
+        if not np.any(held.initial):
+            return self.zeros(name, held.shape)
+        rest = self.emit.integers(held.shape, f"{name}/shape")
+        sizes = self.emit.node("Concat", [self.batch, rest], f"{name}/sizes", axis=0)
+        return self.emit.node("Expand", [self.emit.constant(held.initial, f"{name}/value"), sizes], name)
+
+    def late(self, x: str, steps: int, name: str, shape: Shape) -> str:
+        """[T*B, ...] as it was some steps ago, 0 before the first."""
+        if steps == 0:
+            return x
+        pads = self.emit.integers([steps, *[0] * (2 * len(shape) + 3)], f"{name}/pads")
+        padded = self.emit.node("Pad", [self.unfold(x, f"{name}/steps", shape), pads], f"{name}/padded")
+        ends = [self.emit.integers([0], "axis/0"), self.count, self.emit.integers([0], "axis/0")]
+        return self.fold(self.emit.node("Slice", [padded, *ends], f"{name}/kept"), name, shape)
+
     def clock(self, ticks: int | None, name: str) -> str:
         """int64 [ticks], or [T]: ONNX asks a Scan to have something to scan, even where its input never changes."""
         if ticks is not None:
@@ -110,111 +127,139 @@ class Axis:
         return self.emit.node("ConstantOfShape", [self.count], name, value=zero)
 
 
-@dataclass(frozen=True)
-class Neuron:
-    """A neuron layer to lower: its NIR name, its numbers, its shape without B."""
+def delayed(axis: Axis, node: Node, x: Value) -> Value:
+    """A Delay that lies on no loop: its input, shifted over time."""
+    if not longest(node):
+        return x
+    whole = axis.timed(x, node.path, node.shape)
 
-    name: str
-    numbers: Discrete
-    shape: Shape
+    def ago(steps: int) -> Maybe:
+        return axis.late(whole.name, steps, f"{node.path}/ago{steps}", node.shape)
 
-    def current(self, emit: Emitter, x: str) -> str:
-        """gain * x."""
-        return self._times(emit, x, "gain", self.numbers.gain, f"{self.name}/current")
+    def real(x: Maybe) -> str:
+        assert x is not None, "every shift is a tensor"
+        return x
 
-    def step(self, emit: Emitter, current: str, v: str | None, name: str, keep: bool = True) -> tuple[str, str | None]:
-        """One step: current and potential [B, ...] to output and next potential.
-
-        v is None at the first step, where it is 0; `keep` is False at the last, where nobody asks for the potential.
-        """
-        u, k = current, self.numbers
-        if v is not None:
-            decayed = self._times(emit, v, "decay", k.decay, f"{name}/decayed")
-            u = emit.node("Add", [decayed, current], f"{name}/charged")
-        if np.any(k.leak):
-            u = emit.node("Add", [u, emit.constant(k.leak, f"{self.name}/leak")], f"{name}/u")
-        if k.kind == "LI":
-            return u, u
-        above = emit.node(
-            COMPARISONS[k.spike], [u, emit.constant(k.v_threshold, f"{self.name}/v_threshold")], f"{name}/above"
-        )
-        z = emit.node("Cast", [above], name, to=onnx.TensorProto.FLOAT)
-        return z, self._reset(emit, above, z, u, name) if keep else None
-
-    def _reset(self, emit: Emitter, above: str, z: str, u: str, name: str) -> str:
-        if self.numbers.reset == "subtract":
-            drop = self._times(emit, z, "v_threshold", self.numbers.v_threshold, f"{name}/drop")
-            return emit.node("Sub", [u, drop], f"{name}/v")
-        v_reset = emit.constant(self.numbers.v_reset, f"{self.name}/v_reset")
-        return emit.node("Where", [above, v_reset, u], f"{name}/v")
-
-    def _times(self, emit: Emitter, x: str, field: str, factor: NDArray[np.float32], name: str) -> str:
-        if np.all(factor == 1):
-            return x
-        return emit.node("Mul", [x, emit.constant(factor, f"{self.name}/{field}")], name)
+    return Value(real(chosen(axis.emit, node, ago, node.path, real)), timed=True)
 
 
-def over_time(axis: Axis, neuron: Neuron, x: Value, form: TimeForm) -> Value:
-    """The neuron's output at every step, [T*B, ...]; where it spikes, this value carries the neuron's name.
+def over_time(axis: Axis, cell: Cell, arriving: Sequence[Value], form: TimeForm) -> list[Value]:
+    """The cell's outputs at every step, [T*B, ...], under their names where this cell made them.
 
-    form as from `resolve`: a plain Scan is one of chunks of one step; what chunks leave over is unrolled behind them.
+    arriving: as `prepare` gives it; form as from `resolve`: a plain Scan is one of chunks of one step; what chunks
+    leave over is unrolled behind them.
     """
-    emit, name = axis.emit, neuron.name
-    current = Value(neuron.current(emit, x.name), x.timed)
+    run = _Run(axis, cell)
+    first: list[Maybe] = [axis.initial(held) if np.any(held.initial) else None for held in cell.held]
     chunk = 1 if form == "scan" else CHUNK
     if axis.steps is not None and (form == "unroll" or axis.steps < chunk):
-        return Value(_unroll(emit, neuron, current, axis.steps, None, name)[0], timed=True)
+        outputs, _ = run.unroll(axis.emit, arriving, axis.steps, first, "", keep=False)
+        return [Value(output, timed=True) for output in outputs]
     chunks, rest = divmod(axis.steps, chunk) if axis.steps is not None else (None, 0)
     if not rest:
-        return Value(_scan(axis, neuron, current, chunks, chunk, name)[0], timed=True)
-    head, tail = _cut(axis, neuron, current, rest)
-    scanned, v = _scan(axis, neuron, head, chunks, chunk, f"{name}/head")
-    unrolled, _ = _unroll(emit, neuron, tail, rest, v, f"{name}/tail")
-    return Value(emit.node("Concat", [scanned, unrolled], name, axis=0), timed=True)
+        return [Value(output, timed=True) for output in run.scan(arriving, chunks, chunk, "")[0]]
+    head, tail = run.cut(arriving, rest)
+    scanned, last = run.scan(head, chunks, chunk, "/head")
+    unrolled, _ = run.unroll(axis.emit, tail, rest, last, "/tail", keep=False)
+    return [
+        Value(axis.emit.node("Concat", [*parts], port.name, axis=0), timed=True)
+        for *parts, port in zip(scanned, unrolled, cell.outputs, strict=True)
+    ]
 
 
-def _unroll(
-    emit: Emitter, neuron: Neuron, current: Value, steps: int, v: str | None, name: str, keep: bool = False
-) -> tuple[str, str | None]:
-    """`steps` steps written out, from potential v: the outputs [steps*B, ...] and, with `keep`, the last potential."""
-    names = [f"{name}/t{t}" for t in range(steps)] if steps > 1 else [name]
-    currents = [current.name] * steps
-    if current.timed and steps > 1:
-        currents = emit.split("Split", [current.name], [f"{step}/current" for step in names], axis=0, num_outputs=steps)
-    outputs = []
-    for step, arriving in zip(names, currents, strict=True):
-        output, v = neuron.step(emit, arriving, v, step, keep or step != names[-1])
-        outputs.append(output)
-    return outputs[0] if steps == 1 else emit.node("Concat", outputs, name, axis=0), v
+@dataclass(frozen=True)
+class _Run:
+    """One cell in a sequence graph. `mark` is appended to the names of what is emitted."""
 
+    axis: Axis
+    cell: Cell
 
-def _scan(axis: Axis, neuron: Neuron, current: Value, chunks: int | None, chunk: int, name: str) -> tuple[str, str]:
-    """A Scan over chunks of `chunk` steps, from potential 0: the outputs [chunks*chunk*B, ...] and the last potential.
+    def unroll(
+        self, emit: Emitter, arriving: Sequence[Value], steps: int, state: Sequence[Maybe], mark: str, keep: bool
+    ) -> tuple[list[str], Sequence[Maybe]]:
+        """`steps` steps written out: the outputs [steps*B, ...] and, with `keep`, the last states."""
+        marks = [f"{mark}/t{t}" for t in range(steps)] if steps > 1 else [mark]
+        inputs = [self._split(emit, value, port.name, marks) for value, port in self._ported(arriving)]
+        outputs = []
+        for at, step in enumerate(marks):
+            moment = Moment(emit, self.axis.zeros, step, keep or step != marks[-1])
+            output, state = self.cell.step(moment, [each[at] for each in inputs], state)
+            outputs.append(output)
+        if steps == 1:
+            return outputs[0], state
+        whole = [
+            emit.node("Concat", list(parts), f"{port.name}{mark}", axis=0)
+            for port, *parts in zip(self.cell.outputs, *outputs, strict=True)
+        ]
+        return whole, state
 
-    chunks is None where it is T. The body sees v [B, ...] and the currents of one chunk [chunk*B, ...]; a current that
-    is the same at every step is read from outside.
-    """
-    emit, dims = axis.emit, [None, *neuron.shape]
-    body = emit.body()
-    v = body.input(f"{name}/body/v", dims)
-    if current.timed:
-        scanned = _stack(axis, current.name, chunks, f"{name}/chunks", neuron.shape)
-        current = Value(body.input(f"{name}/body/current", dims), timed=True)
-    else:
-        scanned = axis.clock(chunks, f"{name}/clock")
-        body.input(f"{name}/body/tick", [], onnx.TensorProto.INT64)
-    outputs, v_next = _unroll(body, neuron, current, chunk, v, f"{name}/body/z", keep=True)
-    assert v_next is not None, "it was asked for"
-    body.output(v_next, f"{name}/body/v_next", dims)
-    body.output(outputs, f"{name}/body/outputs", dims)
-    last, stacked = emit.split(
-        "Scan",
-        [axis.zeros(f"{name}/v0", neuron.shape), scanned],
-        [f"{name}/v", f"{name}/stacked"],
-        body=body.graph(f"{name}/body"),
-        num_scan_inputs=1,
-    )
-    return axis.fold(stacked, name, neuron.shape), last
+    def scan(self, arriving: Sequence[Value], chunks: int | None, chunk: int, mark: str) -> tuple[list[str], list[str]]:
+        """A Scan over chunks of `chunk` steps from the first: the outputs [chunks*chunk*B, ...] and the last states.
+
+        chunks is None where it is T. The body sees the states [B, ...] and the inputs of one chunk [chunk*B, ...]; one
+        that is the same at every step is read from outside.
+        """
+        axis, cell, emit, name = self.axis, self.cell, self.axis.emit, f"{self.cell.name}{mark}"
+        body = emit.body()
+        state = [body.input(f"{held.path}{mark}/body/{held.var}", [None, *held.shape]) for held in cell.held]
+        inside, scanned = [], []
+        for value, port in self._ported(arriving):
+            if value.timed:
+                inner = body.input(f"{port.name}{mark}/body", [None, *port.shape])
+                scanned.append(_stack(axis, value.name, chunks, f"{port.name}{mark}/chunks", port.shape))
+                inside.append(Value(inner, timed=True))
+            else:
+                inside.append(value)
+        if not scanned:
+            scanned = [axis.clock(chunks, f"{name}/clock")]
+            body.input(f"{name}/body/tick", [], onnx.TensorProto.INT64)
+        outputs, after = self.unroll(body, inside, chunk, state, f"{mark}/body/z", keep=True)
+        for held, value_after in zip(cell.held, after, strict=True):
+            assert value_after is not None, "no state of a body is known to be 0"
+            body.output(value_after, f"{held.path}{mark}/body/{held.var}_next", [None, *held.shape])
+        for port, output in zip(cell.outputs, outputs, strict=True):
+            body.output(output, f"{port.name}{mark}/body/outputs", [None, *port.shape])
+        found = emit.split(
+            "Scan",
+            [*(axis.initial(held) for held in cell.held), *scanned],
+            [f"{held.path}{mark}/{held.var}" for held in cell.held]
+            + [f"{port.name}{mark}/stacked" for port in cell.outputs],
+            body=body.graph(f"{name}/body"),
+            num_scan_inputs=len(scanned),
+        )
+        last, stacked = found[: len(state)], found[len(state) :]
+        folded = [
+            axis.fold(each, f"{port.name}{mark}", port.shape) for each, port in zip(stacked, cell.outputs, strict=True)
+        ]
+        return folded, last
+
+    def cut(self, arriving: Sequence[Value], rest: int) -> tuple[list[Value], list[Value]]:
+        """The inputs of all steps but the last `rest`, and those; one that never changes serves for both."""
+        axis = self.axis
+        assert axis.steps is not None, "a dynamic T leaves no rest"
+        sizes = axis.emit.integers([axis.steps - rest, rest], f"{self.cell.name}/cut")
+        heads, tails = [], []
+        for value, port in self._ported(arriving):
+            if not value.timed:
+                heads.append(value)
+                tails.append(value)
+                continue
+            steps = axis.unfold(value.name, f"{port.name}/steps", port.shape)
+            parts = axis.emit.split("Split", [steps, sizes], [f"{port.name}/head", f"{port.name}/tail"], axis=0)
+            head, tail = (axis.fold(part, f"{part}/folded", port.shape) for part in parts)
+            heads.append(Value(head, timed=True))
+            tails.append(Value(tail, timed=True))
+        return heads, tails
+
+    def _ported(self, arriving: Sequence[Value]) -> list[tuple[Value, Port]]:
+        return list(zip(arriving, self.cell.inputs, strict=True))
+
+    def _split(self, emit: Emitter, value: Value, name: str, marks: Sequence[str]) -> Sequence[str]:
+        """The input of each step."""
+        if not value.timed or len(marks) == 1:
+            return [value.name] * len(marks)
+        names = [f"{name}{mark}" for mark in marks]
+        return emit.split("Split", [value.name], names, axis=0, num_outputs=len(marks))
 
 
 def _stack(axis: Axis, x: str, count: int | None, name: str, shape: Shape) -> str:
@@ -222,16 +267,3 @@ def _stack(axis: Axis, x: str, count: int | None, name: str, shape: Shape) -> st
     if count is None:
         return axis.unfold(x, name, shape)
     return axis.emit.node("Reshape", [x, axis.emit.integers([count, -1, *shape], f"{name}/sizes")], name)
-
-
-def _cut(axis: Axis, neuron: Neuron, current: Value, rest: int) -> tuple[Value, Value]:
-    """The currents of all steps but the last `rest`, and those; one that is the same at every step serves for both."""
-    if not current.timed:
-        return current, current
-    assert axis.steps is not None, "a dynamic T leaves no rest"
-    name, shape = neuron.name, neuron.shape
-    steps = axis.unfold(current.name, f"{name}/steps", shape)
-    sizes = axis.emit.integers([axis.steps - rest, rest], f"{name}/cut")
-    parts = axis.emit.split("Split", [steps, sizes], [f"{name}/head/steps", f"{name}/tail/steps"], axis=0)
-    head, tail = (axis.fold(part, f"{part}/folded", shape) for part in parts)
-    return Value(head, timed=True), Value(tail, timed=True)

@@ -367,11 +367,10 @@ def test_what_is_no_dialect(bare: Path, capsys: pytest.CaptureFixture[str], args
     assert said in refused(capsys, "bare.nir", "--target", "nir", "--out", "out", *args)
 
 
-def test_what_onnx_cannot_say_yet_is_told_by_name(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = refused(capsys, "bare.nir", "--target", "onnx", "--out", "out", "--dialect", "spyx", "--dt", "1e-3")
-    assert "ONNX graphs cannot say this yet: node 'n0' (LIF): spike_from 'prev' is not lowered" in said
-    assert run("bare.nir", "--target", "nir", "--out", "out", "--dialect", "snntorch") == 0
-    assert bundles.load(Path("out")).manifest.dialect == "snntorch"
+@pytest.mark.parametrize("dialect", dialects.DIALECTS)
+def test_every_dialect_becomes_onnx(bare: Path, dialect: str) -> None:
+    assert run("bare.nir", "--target", "onnx", "--out", "out", "--dialect", dialect, "--dt", "1e-3") == 0
+    assert bundles.load(Path("out")).manifest.dialect == dialect
 
 
 @pytest.mark.parametrize("name", conformance.NAMES)

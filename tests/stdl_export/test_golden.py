@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -100,6 +101,13 @@ def test_seeded_input_makes_every_layer_spike(scale: float) -> None:
     assert all(0.02 < rate < 0.98 for rate in rates)
     again, _ = golden.choose(graph, None, None, None)
     np.testing.assert_array_equal(samples.input, again.input)
+
+
+def test_layers_that_count_are_not_made_to_fire_a_thousand_times_a_step() -> None:
+    graph = conv_net()
+    graph.metadata["stdl.dialect"] = json.dumps({"base": "nir", "types": {"LIF": {"spike": "floor"}}})
+    samples, _ = golden.choose(graph, None, None, None)
+    assert all(0.02 < count.mean() / 4 < 0.98 for count in samples.counts.values())
 
 
 def test_a_layer_that_cannot_spike_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,6 +7,8 @@ from stdl_runtimes.compare import (
     differ_from_a_tie_on,
     golden_flips,
     layer_flips,
+    loop_flips,
+    loop_of,
     matching,
 )
 
@@ -105,6 +107,40 @@ def test_samples_whose_spikes_differ_from_a_tie_on(changed, near, tied):
     for name, step, sample in near:
         margins[name][step, sample] = NEAR
     assert differ_from_a_tie_on(expected, found, margins, 1e-5, {"a": set(), "b": {"a"}}, batch=2).tolist() == tied
+
+
+LOOP = {"a": {"a", "b"}, "b": {"a", "b"}, "alone": {"a", "b"}}
+
+
+def test_layers_of_a_loop_are_found():
+    assert loop_of("a", LOOP) == loop_of("b", LOOP) == ["a", "b"]
+    assert loop_of("alone", LOOP) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "near", "flips", "ties", "tied"),
+    [
+        ([], [("a", 0, 0)], (0, 0), (0, 0), [False, False]),
+        ([("a", 0, 0), ("b", 1, 0), ("a", 2, 0)], [("a", 0, 0)], (0, 0), (1, 1), [True, False]),  # all of it follows
+        ([("a", 0, 0), ("b", 1, 0), ("a", 2, 0)], [("b", 1, 0)], (2, 1), (0, 0), [False, False]),  # a tie too late
+        ([("a", 1, 0), ("b", 1, 0)], [("b", 1, 0)], (0, 0), (1, 1), [True, False]),  # within a step they are one
+        ([("a", 0, 0), ("b", 1, 1)], [("a", 0, 0)], (0, 1), (1, 0), [True, False]),  # the other sample has no tie
+        ([("a", 1, 0)], [("b", 1, 0)], (1, 0), (0, 0), [False, False]),  # the tie did not change a spike
+    ],
+)
+def test_a_loop_is_judged_by_its_first_difference(changed, near, flips, ties, tied):
+    expected = {name: np.zeros((3, 2, 1), bool) for name in ("a", "b")}  # [T, B, neurons]
+    found = {name: spikes.copy() for name, spikes in expected.items()}
+    margins = {name: np.full((3, 2, 1), FAR, np.float32) for name in expected}
+    for name, step, sample in changed:
+        found[name][step, sample] = True
+    for name, step, sample in near:
+        margins[name][step, sample] = NEAR
+    judged = loop_flips(expected, found, margins, 1e-5)
+    assert (judged["a"].flips, judged["b"].flips) == flips
+    assert (judged["a"].ties, judged["b"].ties) == ties
+    sources = {"a": {"a", "b"}, "b": {"a", "b"}}
+    assert differ_from_a_tie_on(expected, found, margins, 1e-5, sources, batch=2).tolist() == tied
 
 
 def test_outputs_match_up_to_rounding_sample_by_sample():

@@ -1,8 +1,11 @@
+import json
+
 import bundles
 import nir
 import numpy as np
 import pytest
 import random_graphs
+import random_programs
 from chains import chain, small_network
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -59,6 +62,55 @@ def test_random_networks_agree_bit_for_bit(tmp_path_factory, graph, seed):
     assert np.array_equal(recorded.output, expected.output)
     for node, spikes in expected.spikes.items():
         assert np.array_equal(recorded.spikes[node], spikes)
+
+
+LOOPED = {
+    "base": "nir",
+    "types": {"LIF": {"spike": "floor", "reset": "subtract", "v_init": "0.25", "out_scale": "2"}},
+}
+
+
+def looped(T=12):
+    """input -> first (LIF) -> second (CubaLIF) <-> rec -> output; `first` fires several times a step, from v = 1/4."""
+    rng = np.random.default_rng(3)
+    nodes = {
+        "input": nir.Input(np.array([3])),
+        "first": random_programs.neuron(rng, "LIF", (3,)),
+        "fc": nir.Linear(rng.normal(size=(3, 3)).astype(np.float32)),
+        "second": random_programs.neuron(rng, "CubaLIF", (3,)),
+        "rec": nir.Linear(rng.normal(size=(3, 3)).astype(np.float32)),
+        "output": nir.Output(np.array([3])),
+    }
+    edges = [
+        ("input", "first"), ("first", "fc"), ("fc", "second"),
+        ("second", "rec"), ("rec", "second"), ("second", "output"),
+    ]  # fmt: skip
+    metadata = {"stdl.dt": random_programs.DT, "stdl.T": T, "stdl.dialect": json.dumps(LOOPED)}
+    return nir.NIRGraph(nodes, edges, metadata, type_check=False)
+
+
+def test_loops_counts_and_first_states_go_through_onnxruntime(tmp_path):
+    graph = looped()
+    x = np.random.default_rng(0).normal(1, 1, (12, 4, 3)).astype(np.float32)
+    expected = reference.run(graph, x)
+    assert expected.spikes["first"].max() > 1
+    assert 0.02 < expected.spikes["second"].mean() < 0.98
+    bundle = bundles.make(tmp_path / "b", graph, x)
+    assert [(info.node, info.var) for info in bundle.manifest.states] == [
+        ("first", "v"), ("second", "v"), ("second", "i"), ("second", "feedback"),
+    ]  # fmt: skip
+    nonsense = {node: np.zeros_like(spikes) for node, spikes in expected.spikes.items()}
+    with base.load(bundle, "onnxruntime") as runtime:
+        assert np.array_equal(runtime.run(x), expected.output)
+        assert np.array_equal(steps(runtime, x, 12, False), expected.output)
+        recorded = runtime.run_recorded(x)
+        single = runtime.layers(x, expected.spikes)
+        alone = runtime.layers(x, expected.spikes | {"second": nonsense["second"]})
+    for node, spikes in expected.spikes.items():
+        assert np.array_equal(recorded.spikes[node], spikes)
+        assert np.array_equal(single.spikes[node], spikes)
+        assert np.array_equal(alone.spikes[node], spikes), "a loop runs whole: what is fed goes to who reads it outside"
+    assert not alone.output.any()
 
 
 def test_layers_show_each_layer_by_itself(tmp_path):

@@ -63,6 +63,14 @@ def test_several_spikes_a_step():
     assert potentials(run(lif(), [2.75], spike="floor", reset="zero")) == [0.0]
 
 
+def test_margins_of_counts_are_relative_to_the_multiple():
+    # u = 2.75, the nearest multiple is 3;  then 0.375 + 0.25, which is nearest to 1
+    x = np.array([2.75, 0.25], np.float32).reshape(-1, 1, 1)
+    rule = {"decay": "0.5", "gain": "1", "leak": "0", "spike": "floor", "reset": "subtract"}
+    found = reference.run(chain(lif(), shape=(1,), dialect=json.dumps({"nodes": {"n0": rule}})), x, margins=True)
+    assert found.margins["n0"].reshape(-1).tolist() == [np.float32(0.25 / 3), 0.375]
+
+
 @pytest.mark.parametrize(
     ("reset", "left"),
     [("zero", 0.0), ("v_reset", -0.25), ("-0.5", -0.5), (0.125, 0.125), ("subtract", 0.5), ("none", 1.5)],
