@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from random_programs import DT, STEPS
 from run_onnx import run, run_sequence_outputs, run_steps_outputs, sequence_feeds
 
+from stdl_export import dialects
 from stdl_export import graph as graphs
 from stdl_export.common.errors import BadInput
 from stdl_export.onnx import lower
 from stdl_export.onnx.probe import probe
+from stdl_export.structure import STATEFUL
 from stdl_runtimes import reference
 
 pytest.importorskip("onnxruntime")
@@ -177,3 +179,38 @@ def test_names_that_would_meet_are_refused() -> None:
     graph = nir.NIRGraph(nodes, [("a", "end"), ("b", "end"), ("output", "end")], {}, type_check=False)
     with pytest.raises(BadInput, match="two inputs or outputs called 'output'"):
         lower.sequence(graph)
+
+
+def choices() -> list[object]:
+    """Every choice of every neuron alone, and every way to reset with every spike."""
+    found = []
+    for kind, fields in dialects.FIELDS.items():
+        drawn = [{key: value} for key in fields for value in random_programs.CHOICES.get(key, [])]
+        drawn += [
+            {"spike": spike, "spike_from": spike_from, "reset_when": when, "reset": reset, "v_init": "0.5"}
+            for spike in (">", ">=", "floor")
+            for spike_from in ("new", "prev")
+            for when, reset in (("next_sub", "subtract"), ("next_drop", "zero"), ("now_nodouble", "subtract"))
+        ]
+        for said in drawn:
+            rule = dialects.Rule(**said).over(dialects.rule(dialects.NIR, kind, "n"))
+            if kind in STATEFUL and not dialects.reasons(kind, rule):
+                found.append(pytest.param(kind, said, id=f"{kind}-{'-'.join(map(str, said.values()))}"))
+    return found
+
+
+@pytest.mark.parametrize(("kind", "said"), choices())
+def test_every_choice_of_a_neuron_is_the_references(kind: str, said: dict[str, Any]) -> None:
+    nodes = {
+        "input": nir.Input(np.array([3])),
+        "n": random_programs.neuron(np.random.default_rng(5), kind, (3,)),
+        "output": nir.Output(np.array([3])),
+    }
+    metadata = {"stdl.dt": DT, "stdl.T": 10, "stdl.dialect": json.dumps({"base": "nir", "nodes": {"n": said}})}
+    graph = nir.NIRGraph(nodes, [("input", "n"), ("n", "output")], metadata, type_check=False)
+    x = drawn(10, 3)
+    wanted = reference.run(graph, x).output
+    assert wanted.any() or said == {"gain": "1-decay"}, "of an IF that is 0"
+    for form in ("unroll", "scan", "chunks"):
+        np.testing.assert_array_equal(run_sequence_outputs(graph, x, 10, form)["output"], wanted, err_msg=form)
+    np.testing.assert_array_equal(run_steps_outputs(graph, x, 10)["output"], wanted)
