@@ -119,10 +119,17 @@ def drawn(steps: int, *shape: int) -> np.ndarray:
     return (np.random.default_rng(0).integers(-2, 9, size=(steps, 2, *shape)) / 4).astype(np.float32)
 
 
-@pytest.mark.parametrize("feedback", ["delay_source_output", "delay_target_input"])
+LOOPS: dict[str, dict[str, Any]] = {
+    "source": {"graph": {"feedback": "delay_source_output"}},
+    "target": {"graph": {"feedback": "delay_target_input"}},
+    "late": {"nodes": {"hidden": {"spike_from": "prev"}}},
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("steps", [1, 7, 8, 16, 19])
-def test_all_time_forms_agree_on_a_loop_and_a_delay(steps: int, feedback: str) -> None:
-    dialect = json.dumps({"base": "nir", "graph": {"feedback": feedback}})
+def test_all_time_forms_agree_on_a_loop_and_a_delay(steps: int, loop: str) -> None:
+    dialect = json.dumps({"base": "nir"} | LOOPS[loop])
     graph, x = looped(steps, **{"stdl.dialect": dialect}), drawn(steps, 3)
     result = reference.run(graph, x)
     assert steps < 7 or 0.02 < result.spikes["hidden"].mean() < 0.98
