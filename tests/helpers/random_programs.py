@@ -105,7 +105,7 @@ class _Builder:
 
     def add(self, name: str, node: nir.NIRNode, *sources: str) -> str:
         if name in ODD_NAMES and name in self.nodes:
-            name = f"n{len(self.nodes)}"
+            name = f"again{len(self.nodes)}"
         self.nodes[name] = node
         self.edges += [(source, name) for source in sources]
         return name
