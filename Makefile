@@ -18,7 +18,7 @@ lint: .venv/installed
 	$(BIN)/lint-imports
 
 unit: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 benchmarks: .venv/installed
 	$(BIN)/python benchmarks/training_memory.py

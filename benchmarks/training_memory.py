@@ -31,16 +31,17 @@ METHODS: dict[str, dict[str, Any]] = {
     "online": {"method": "online"},
     "online-checkpoint": {"method": "online-checkpoint"},
     "stdl": {"method": "stdl"},
-    "stdl, half width": {"method": "stdl", "width": 0.5},
-    "stdl, time-major": {"method": "stdl", "order": "time"},
+    "stdl, 2 copies": {"method": "stdl", "copies": 2},
+    "stdl, 2 copies, half width": {"method": "stdl", "copies": 2, "width": 0.5},
+    "stdl, 2 copies, time-major": {"method": "stdl", "copies": 2, "order": "time"},
 }
-"""What is compared; STDL with K=4 and two copies, all one time step at a time."""
+"""What is compared; STDL with K=4 and four copies (the default) or two, all one time step at a time."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "vgg11": {"size": 32, "classes": 10, "optimizer": "adamw", "batch": 8, "total": 128, "options": {}},
     "sew_resnet18": {"size": 32, "classes": 10, "optimizer": "adamw", "batch": 8, "total": 128, "options": {}},
     "sew_resnet34": {
-        "size": 224, "classes": 1000, "optimizer": "sgd", "batch": 2, "total": 32, "options": {"stem": "imagenet"},
+        "size": 224, "classes": 1000, "optimizer": "sgd", "batch": 1, "total": 32, "options": {"stem": "imagenet"},
     },
 }  # fmt: skip
 """Networks; `batch` is run (and its double, for peers), `total` is the batch that the table's totals are for."""
@@ -137,7 +138,10 @@ def measure(
     spec = network_spec(network, InputSpec(shape=(3, size, size)), names, T, options=options)
     rule = OptimizerOptions(name=optimizer, lr=1e-3)
     method, told = chosen["method"], MethodOptions(optimizer=rule, order=chosen.get("order", "subnetwork"))
-    plan = make_plan(spec, PlanRequest(method=method, batch=batch, options=told, width=chosen.get("width")))
+    wanted = PlanRequest(
+        method=method, batch=batch, options=told, width=chosen.get("width"), most_copies=chosen.get("copies")
+    )
+    plan = make_plan(spec, wanted)
     frame, labels = torch.rand(batch, 3, size, size), torch.arange(batch) % classes
     # what importing and the first use of convolutions take is not the step's: do both before counting
     torch.nn.functional.conv2d(torch.rand(1, 3, 8, 8, requires_grad=True), torch.rand(3, 3, 3, 3)).sum().backward()

@@ -32,9 +32,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "local": {"method": "local", "time_chunk": 1},
     "stdl, time_chunk 1": {"method": "stdl", "time_chunk": 1},
     "stdl, time_chunk T": {"method": "stdl", "time_chunk": T},
-    "stdl, half width, time_chunk T": {"method": "stdl", "time_chunk": T, "width": 0.5},
+    "stdl, 2 copies, time_chunk 1": {"method": "stdl", "time_chunk": 1, "most_copies": 2},
+    "stdl, 2 copies, time_chunk T": {"method": "stdl", "time_chunk": T, "most_copies": 2},
+    "stdl, 2 copies, half width, time_chunk T": {"method": "stdl", "time_chunk": T, "most_copies": 2, "width": 0.5},
 }
-"""What is compared; STDL with K=4 (vgg5: 3) and two copies."""
+"""What is compared; STDL with K=4 (vgg5: 3) and four copies (the default) or two."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "vgg5": {"shape": (1, 8, 8), "classes": 10, "batch": 50, "subnetworks": 3, "options": {}},

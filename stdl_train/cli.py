@@ -38,6 +38,9 @@ from stdl_train.report import plan_table
 log = logging.getLogger("stdl")
 
 RECIPE = "recipe.toml"
+FEWEST = 2
+"""Training samples that have statistics; a plan needs no more of them, for their shape."""
+
 LOG_WIDTH = 132
 """Columns of a table that goes into a file or a pipe, which have no width of their own."""
 
@@ -100,7 +103,7 @@ def _train_together(
         _require_usable(folder, resolved, resume)
         if resolved.train.tensorboard:
             event_writer()  # a missing package is said before the folder begins
-    train_set = _load(resolved, "train")
+    train_set = _load(resolved, "train", few=only_plan)
     spec = make_spec(resolved, train_set)
     if not allow_unexportable and (reasons := unexportable(spec)):
         raise BadInput(
@@ -238,12 +241,14 @@ def _finish(
     return network.cpu(), accuracy
 
 
-def _load(recipe: Recipe, split: Split) -> Samples:
-    """The recipe's samples; at least two to train on, since one has no statistics."""
+def _load(recipe: Recipe, split: Split, few: bool = False) -> Samples:
+    """The recipe's samples; at least two to train on, since one has no statistics. `few`: no more than those two."""
     options = recipe.data
     limit = options.train_limit if split == "train" else options.test_limit
+    if few:
+        limit = min(limit or FEWEST, FEWEST)
     samples = load(options.name, split, options.path, limit, options.seed)
-    if split == "train" and len(samples.labels) < 2:
+    if split == "train" and len(samples.labels) < FEWEST:
         raise BadInput(f"data set '{options.name}': one training sample is too few: raise data.train_limit")
     return samples
 

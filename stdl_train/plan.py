@@ -31,11 +31,12 @@ from stdl_train.methods.stdl import Stdl
 DEFAULT_SUBNETWORKS = 4
 """K where neither the recipe nor a budget says otherwise."""
 
-DEFAULT_COPIES = 2
-"""Copies per auxiliary network where no budget says otherwise: enough to reach the accuracy of full depth."""
+GOOD_COPIES = 2
+"""Copies per auxiliary network that a plan takes before it takes a larger width or fewer subnetworks."""
 
 MOST_COPIES = 4
-"""Cap on copies where a budget decides: more brought no accuracy, and their weights outgrow the network."""
+"""Cap on copies: with them the accuracy of full depth was reached (benchmarks/training_accuracy.py), and the weights of
+more would outgrow the network."""
 
 MOST_SUBNETWORKS = 8
 """The finest cut that a budget may lead to: more subnetworks cost accuracy and weights."""

@@ -125,7 +125,7 @@ class _Search:
         for pieces in self._pieces():
             second: Layout | None = None
             for bare in self._bare(pieces):
-                wanted = self._sizes(bare, min(plans.DEFAULT_COPIES, self._cap()))
+                wanted = self._sizes(bare, min(plans.GOOD_COPIES, self._cap()))
                 if self.fit(bare, wanted):
                     return self._settled(bare, self._grown(bare, wanted))
                 few = self._sizes(bare, 1)
@@ -377,8 +377,7 @@ class _Search:
         return [index for index in range(part.last + 1, len(self.units)) if self.units[index].layers]
 
     def _cap(self) -> int:
-        usual = plans.MOST_COPIES if self.request.budget is not None else plans.DEFAULT_COPIES
-        return self.request.most_copies or usual
+        return self.request.most_copies or plans.MOST_COPIES
 
     def _chunks(self, bare: Layout) -> list[int]:
         """Time chunks there are, the shortest first."""

@@ -75,7 +75,7 @@ class TrainTable(MethodOptions):
     """How to train. `memory_budget`: bytes of a whole step such as "4GiB".
 
     What is not said, the plan decides: `subnetworks`: K (without a budget 4); `most_copies`: cap on the auxiliary units
-    of a subnetwork (without a budget 2); `width`: factor on the width of auxiliary units; `time_chunk`: steps computed
+    of a subnetwork (4); `width`: factor on the width of auxiliary units; `time_chunk`: steps computed
     together; `micro_batches`: pieces of a batch. `sync_batchnorm`: statistics over all processes that train together.
     `bn_samples`: training images over which batch normalisation is estimated again after merging (0: left as trained).
     `ema_decay`: of a running average of the weights, which is then what is evaluated, merged and exported. `patience`:

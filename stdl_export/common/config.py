@@ -130,7 +130,11 @@ def _reason(model: type[pydantic.BaseModel], item: Any) -> str:
     if item["type"] == "missing":
         return f"'{name}' is missing"
     message = str(item["msg"]).removeprefix("Value error, ")
-    return f"'{name}' = {item['input']!r:.60}: {message}" if name else message
+    if not name:
+        return message
+    if isinstance(item["input"], Mapping):  # what is wrong with a whole table does not show in a part of it
+        return f"'{name}': {message}"
+    return f"'{name}' = {item['input']!r:.60}: {message}"
 
 
 def _known_keys(model: type[pydantic.BaseModel], path: list[str]) -> set[str]:

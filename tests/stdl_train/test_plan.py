@@ -65,9 +65,9 @@ def test_more_budget_gives_more_copies_evenly():
         assert all(a <= b for a, b in zip(fewer, more, strict=True))
 
 
-def test_without_a_budget_two_uniform_copies_and_with_a_cap_no_more():
+def test_without_a_budget_as_many_copies_as_the_usual_cap_and_with_a_cap_no_more():
     spec = plain_spec()
-    assert [len(p.copies) for p in make_plan(spec, request()).layout.parts] == [2, 2, 0]
+    assert [len(p.copies) for p in make_plan(spec, request()).layout.parts] == [3, 2, 0]  # all later units there are
     assert [len(p.copies) for p in make_plan(spec, request(most_copies=1)).layout.parts] == [1, 1, 0]
     assert [len(p.copies) for p in make_plan(spec, request(budget=1 << 40, most_copies=1)).layout.parts] == [1, 1, 0]
 

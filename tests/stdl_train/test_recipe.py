@@ -46,6 +46,7 @@ def test_settings_and_options_lie_over_the_recipe(tmp_path):
         (["no-value"], "write key=value"),
         (["train.epochs.more=1"], "'epochs' is a value, not a table"),
         (["=3"], "write key=value"),
+        (["train.optimizer.lr=1e39"], r"'train': a learning rate of 1e\+39 does not fit float32: lower optimizer\.lr$"),
     ],
 )
 def test_mistakes_in_settings(settings, message):
