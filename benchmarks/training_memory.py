@@ -19,7 +19,6 @@ import os
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,7 @@ def main() -> None:
     data = {"environment": environment("torch"), "settings": SETTINGS, "results": results}
     columns = (
         "network, batch, T, method", "total MiB", "BPTT/x", "MiB/sample", "BPTT/x", "kept MiB/sample", "BPTT/x",
-        "predicted/counted", "resident MiB", "time / BPTT",
+        "predicted/counted", "resident MiB",
     )  # fmt: skip
     report("training_memory", "one training step, float32, CPU", columns, rows(results), data)
 
@@ -122,7 +121,7 @@ def measure(
     network: str, size: int, T: int, batch: int, total: int, classes: int, optimizer: Any, options: dict[str, Any],
     chosen: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """One configuration: resident memory and time of plain steps first, then a counted one, then the large batches."""
+    """One configuration: resident memory of plain steps first, then a counted one, then the large batches."""
     import torch
 
     from stdl_models.nets.registry import build_network, network_spec
@@ -147,16 +146,14 @@ def measure(
     torch.nn.functional.conv2d(torch.rand(1, 3, 8, 8, requires_grad=True), torch.rand(3, 3, 3, 3)).sum().backward()
     before = resident()
     trainer = build_method(method, build_network(spec).train(), plan.layout, told)
-    for _ in range(2):  # the second has the optimizer's state; its time is taken
-        begun = time.perf_counter()
+    for _ in range(2):  # the second has the optimizer's state
         trainer.train_batch(frame, labels)
-        seconds = time.perf_counter() - begun
     risen = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
     counted = count_step(trainer, frame, labels)
     large, double = (predict(spec, method, plan.layout, factor * total, told) for factor in (1, 2))
     return {
         "saved": counted.saved, "live": counted.live, "fixed": counted.fixed, "predicted_live": plan.predicted.live,
-        "predicted_saved": plan.predicted.saved, "resident": risen, "seconds": seconds,
+        "predicted_saved": plan.predicted.saved, "resident": risen,
         "large": {"live": large.live, "saved": large.saved}, "double": {"live": double.live, "saved": double.saved},
     }  # fmt: skip
 
@@ -169,7 +166,7 @@ def resident() -> int:
 
 
 def rows(results: list[dict[str, Any]]) -> list[list[str]]:
-    """One row a configuration, ratios against BPTT of the same network and T; resident memory and time as run."""
+    """One row a configuration, ratios against BPTT of the same network and T; resident memory as run."""
     bptt = {(r["network"], r["T"]): r for r in results if r["method"] == "bptt"}
     table = []
     for r in results:
@@ -180,7 +177,6 @@ def rows(results: list[dict[str, Any]]) -> list[list[str]]:
             cells += [f"{r[key] / MIB:.{digits}f}", f"{base[key] / r[key]:.2f}"]
         cells += [f"{small['predicted_live'] / small['live']:.4f}" if "predicted_live" in small else "-"]
         cells += [f"{small['resident'] / MIB:.0f}" if "resident" in small else "-"]
-        cells += [f"{small['seconds'] / base['small']['seconds']:.2f}"]
         table.append(cells)
     return table
 
