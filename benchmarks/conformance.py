@@ -28,8 +28,8 @@ is written by `python benchmarks/conformance.py`.
   neurons of every layer that was recorded.
 - dialect: the name of the dialect that says what the case's own table says.
 - largest error: of the output in any flow, relative to the largest value (to 1 where that is less). 0 is bit for bit.
-- smallest margin: how near any potential came to its threshold, as the case says it: a rounding error of that size could
-  have flipped a spike. In an exact tie the two are equal, and the rule of the framework decides.
+- smallest margin: how near any potential came to its threshold, as the case says it: a rounding error of that size
+  could have flipped a spike. In an exact tie the two are equal, and the rule of the framework decides.
 
 {table}
 
