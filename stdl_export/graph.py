@@ -476,6 +476,10 @@ def _infer(made: Structure, found: dict[NodeName, Shape], refused: Collection[No
                 break
             stuck = True
         waiting = left
+    if not refused and set(arrived) <= set(found):  # else what is told of others is the reason
+        for path in waiting:
+            reason = "nothing says what shape its input has: no path leads to it from an Input"
+            yield Problem(path, type(made.nodes[path]).__name__, reason)
     for path in arrived:
         shaped = [(source, found[source]) for source in dict.fromkeys(made.sources[path]) if source in found]
         if len({shape for _, shape in shaped}) > 1:

@@ -148,7 +148,7 @@ class _Drawer:
         lines = _lines(made)
         if self.delayed(path):
             lines.append(f"then {parameters.step(self.made.nodes[f'{path}/delay'])[0]}")
-        details = "; ".join([plain(path), type(node).__name__, *parameters.fields(node), *parameters.step(made)])
+        details = "; ".join([plain(path), type(node).__name__, *parameters.does(made)])
         return Box(_short(name), tuple(lines), details, FAMILIES[type(node)], self.rank[path])
 
     def before(self, graph: nir.NIRGraph, path: NodeName, source: str, target: str) -> bool:

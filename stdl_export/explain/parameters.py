@@ -51,7 +51,7 @@ def extent(value: Any) -> str:
 
 def fields(node: Any) -> list[str]:
     """The fields of a NIR node: weights by shape, type, range and share of zeros, all others by value."""
-    found = nir_file.fields(node) if isinstance(node, nir.NIRNode) else {}
+    found = nir_file.fields(node)
     return [
         text
         for name, value in found.items()
@@ -67,8 +67,9 @@ def _field(name: str, value: Any) -> str:
     array = np.asarray(value)
     if name in SILENT and array.dtype.kind in "fiu" and array.size and (array == SILENT[name]).all():
         return ""
-    if array.dtype.kind in "iu" and 1 < array.size <= 2:
-        return f"{name} {size(array.reshape(-1).tolist())}"
+    numbers = array.reshape(-1).tolist()
+    if array.dtype.kind in "iu" and (name == "kernel_size" or len({*numbers}) > 1) and len(numbers) == 2:
+        return f"{name} {size(numbers)}"
     return f"{name} {extent(array)}"
 
 
@@ -78,6 +79,12 @@ def _weight(name: str, array: np.ndarray[Any, Any]) -> str:
     zeros = 1 - np.count_nonzero(array) / array.size
     share = f", {zeros:.0%} zeros" if zeros >= 0.005 else ""
     return f"{name} {size(array.shape)} {array.dtype} {extent(array)}{share}"
+
+
+def does(node: Node) -> list[str]:
+    """Fields, and then what they become in a step: a threshold is told there, with the rule that it stands in."""
+    told = [text for text in fields(node.node) if not (node.spikes and text.startswith("v_threshold "))]
+    return [*told, *step(node)]
 
 
 def step(node: Node) -> list[str]:

@@ -143,7 +143,7 @@ def _nodes(made: Program, flat: Flat) -> Table:
     for path, node in made.nodes.items():
         shape = size(node.shape) if node.in_shape == node.shape else f"{size(node.in_shape)} -> {size(node.shape)}"
         weights, macs = parameters.weights(node.node), parameters.macs(node.node, node.shape)
-        does = "; ".join([*parameters.fields(node.node), *parameters.step(node), *_dropped(flat.nodes.get(path), node)])
+        does = "; ".join([*parameters.does(node), *_dropped(flat.nodes.get(path), node)])
         cells = [number[path], plain(path), type(node.node).__name__, shape, _amount(weights), _amount(macs)]
         table.add_row(*map(Text, [*cells, _reads(node.sources, number), does]))
     return table
