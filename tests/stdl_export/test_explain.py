@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -270,6 +271,30 @@ def test_on_a_terminal_it_is_a_table_of_its_width(
     said = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     assert max(map(len, said.splitlines())) <= 100
     assert "conv1" in said
+
+
+def test_a_bundle_is_explained_as_it_was_exported(explain: Explain, tmp_path: Path) -> None:
+    graphs.write(conv_net(), tmp_path / "net.nir")
+    args = ["net.nir", "--target", "nir", "--out", "bundle", "--golden", "2", "--dialect", "snntorch", "--dt", "1e-3"]
+    assert console.run(command, args) == 0
+    code, said, _ = explain(Path("bundle"))
+    assert code == 0
+    assert said.startswith("net\n")
+    assert re.search(r"dialect +snntorch: .*\(the graph says it\)", said)
+    assert re.search(r"dt +0.001,", said)
+
+
+@pytest.mark.skipif(not conformance.NAMES, reason=conformance.ABSENT)
+def test_the_example_in_the_documentation_is_what_is_printed(explain: Explain, tmp_path: Path) -> None:
+    shutil.copy(conformance.FOLDER / "rockpool-import-braille-subgraph" / "graph.nir", tmp_path / "braille.nir")
+    text = (Path(__file__).parents[2] / "docs" / "explain.md").read_text(encoding="utf-8")
+    (options,) = re.findall(r"`stdl-export braille.nir (.*) --explain`\n", text)
+    shown = [line[4:] for line in text.splitlines() if line.startswith("    ")]
+    said = explain(Path("braille.nir"), *options.split())[1].splitlines()
+    begin = shown.index("braille")
+    lines = [line for line in said if line and not re.match("  (tensorrt|onnx) ", line)]  # what is installed differs
+    assert [line for line in lines if line not in shown[begin:]] == []
+    assert "tensorrt" in text
 
 
 @pytest.mark.skipif(not conformance.NAMES, reason=conformance.ABSENT)
