@@ -23,6 +23,7 @@ from stdl_export.common.config import apply_settings, validate
 from stdl_export.common.errors import BadInput
 from stdl_export.common.files import require_empty
 from stdl_export.common.names import unknown
+from stdl_export.explain.report import Heading, show
 from stdl_export.onnx.time import TIME_FORMS, TimeForm
 from stdl_export.source import Source
 from stdl_export.targets import TARGETS, Job, Mode
@@ -32,12 +33,17 @@ log = logging.getLogger("stdl")
 
 MODES: dict[str, tuple[Mode, ...]] = {"sequence": ("sequence",), "step": ("step",), "both": ("sequence", "step")}
 
+ONE_FILE = {".nir": "nir", ".dot": "dot", ".svg": "svg"}
+"""Suffixes of --out that are no bundle but the file of a single target."""
+
 EXAMPLES = """\b
 Examples:
   stdl-export runs/digits --target onnx,tensorrt --out bundles/digits
   stdl-export runs/digits --target nir --out digits.nir        one file, for another framework
   stdl-export snn.nir --target onnx --timesteps 32 --dt 1e-3 --out bundles/snn
   stdl-export bundles/digits --target tensorrt --batch 1:8:64  adds engines built on this machine
+  stdl-export snn.nir --explain                                what is in it, and which targets take it
+  stdl-export snn.nir --target svg --out snn.svg               a drawing
 """
 
 
@@ -73,6 +79,7 @@ class Options:
     golden: int | None
     inputs: Path | None
     set: tuple[str, ...]
+    explain: bool
 
 
 def _list_dialects(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
@@ -86,11 +93,12 @@ def _list_dialects(context: click.Context, _parameter: click.Parameter, wanted: 
 
 @click.command(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.argument("source", metavar="SOURCE", type=click.Path(path_type=Path))
-@click.option("--target", multiple=True, required=True, help=f"{', '.join(TARGETS)}; repeatable or comma-separated.")
+@click.option("--target", multiple=True, help=f"{', '.join(TARGETS)}; repeatable or comma-separated.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder of the new bundle, or FILE.nir for --target nir alone. Without it, the bundle SOURCE gets new parts.",
+    help="Folder of the new bundle, or FILE.nir, FILE.dot or FILE.svg for that target alone. "
+    "Without it, the bundle SOURCE gets new parts.",
 )
 @click.option(
     "--dialect",
@@ -129,33 +137,40 @@ def _list_dialects(context: click.Context, _parameter: click.Parameter, wanted: 
 @click.option(
     "--inputs", type=click.Path(path_type=Path), help="FILE.npz with `input` (and `labels`) for golden samples."
 )
+@click.option("--explain", is_flag=True, help="Print what is in the graph and which targets take it; write nothing.")
 @click.option("--set", multiple=True, metavar="KEY=VALUE", help=f"{', '.join(Overrides.model_fields)}; repeatable.")
 def command(**options: Any) -> None:
-    """Export SOURCE (a run folder, a .nir file or a bundle) to NIR, ONNX or TensorRT, with golden samples as proof."""
+    """Export SOURCE (a run folder, a .nir file or a bundle) to NIR, ONNX or TensorRT, with golden samples as proof.
+
+    With --explain, or for --target dot and svg, to what people read.
+    """
     export(Options(**options))
 
 
 def export(options: Options) -> None:
     """Read the source, settle what the graph says, and write what was asked for."""
-    names = _targets(options.target)
-    one_file = options.out if options.out is not None and options.out.suffix == ".nir" and names == ["nir"] else None
-    _check_options(options, one_file)
+    names = _targets(options)
+    one_file = options.out if options.out is not None and names == [ONE_FILE.get(options.out.suffix)] else None
+    _check_options(options, names, one_file)
     profile = Profile.parse(options.batch)
     overrides = validate(Overrides, apply_settings({}, options.set), "--set")
     opened = source.read(options.source)
     opened = replace(opened, name=overrides.network or opened.name, classes=overrides.classes or opened.classes)
     graph = graphs.with_settings(opened.graph, _settings(opened.graph, overrides, options))
+    job = Job(graph, MODES[options.mode], options.time_form, profile, options.precision)
+    if options.explain:
+        _explain(opened, job, options, overrides, names)
+        return
     if options.out is None:
         _check_in_place(opened, graph, options)
     graphs.check(graph, f"'{options.source}'")
     if one_file is not None:
-        _write_nir(graph, one_file)
+        _write_one(job, names[0], one_file)
         _say(opened.graph, graph)
         return
     outputs = math.prod(graphs.shapes(graph)[graphs.output_name(graph)])
     if opened.classes is not None and len(opened.classes) != outputs:
         raise BadInput(f"--set classes: {len(opened.classes)} names for {outputs} outputs: give one for each")
-    job = Job(graph, MODES[options.mode], options.time_form, profile, options.precision)
     targets.check(job, names)
     if options.out is None:
         assert opened.bundle is not None, "it was checked"
@@ -173,26 +188,34 @@ def entry() -> None:
     sys.exit(console.run(command))
 
 
-def _targets(wanted: Sequence[str]) -> list[str]:
-    """Each target once, in the order given."""
-    names = [name.strip() for item in wanted for name in item.split(",") if name.strip()]
+def _targets(options: Options) -> list[str]:
+    """Each target once, in the order given; all of them where a graph is explained and none is named."""
+    names = [name.strip() for item in options.target for name in item.split(",") if name.strip()]
     for name in names:
         if name not in TARGETS:
             raise unknown("target", name, TARGETS)
+    if not names and options.explain:
+        return list(TARGETS)
     if not names:
-        raise BadInput(f"--target is empty: name one or more of {', '.join(TARGETS)}")
+        raise BadInput(f"--target is empty: name one or more of {', '.join(TARGETS)}, or give --explain")
     return list(dict.fromkeys(names))
 
 
-def _check_options(options: Options, one_file: Path | None) -> None:
+def _check_options(options: Options, names: Sequence[str], one_file: Path | None) -> None:
     """Refuse values that no source could take, and options that would have no effect."""
     if options.dt is not None and not (math.isfinite(options.dt) and options.dt > 0):
         raise BadInput(f"--dt {options.dt:g}: write a positive number of seconds")
-    if one_file is not None and (options.golden is not None or options.inputs is not None):
+    samples = options.golden is not None or options.inputs is not None
+    if options.explain and (options.out is not None or samples):
+        raise BadInput("--explain writes nothing: leave --out, --golden and --inputs out")
+    if one_file is not None and samples:
         raise BadInput(
-            f"--out '{one_file}': one .nir file holds no golden samples: "
+            f"--out '{one_file}': one {one_file.suffix} file holds no golden samples: "
             "give --out a folder, or leave --golden/--inputs out"
         )
+    kind = None if options.out is None else ONE_FILE.get(options.out.suffix)
+    if one_file is None and kind in targets.DRAWINGS:
+        raise BadInput(f"--out '{options.out}' is a drawing, for --target {kind} alone: give --out a folder")
 
 
 def _settings(graph: nir.NIRGraph, overrides: Overrides, options: Options) -> graphs.Settings:
@@ -266,12 +289,37 @@ def _check_in_place(opened: Source, graph: nir.NIRGraph, options: Options) -> No
         )
 
 
-def _write_nir(graph: nir.NIRGraph, path: Path) -> None:
+def _explain(opened: Source, job: Job, options: Options, overrides: Overrides, names: Sequence[str]) -> None:
+    """Print the graph in words; BadInput behind it where it is not accepted."""
+    chosen = graphs.dialect(job.graph)
+    name = dialects.text(chosen)
+    said = f"{name}: {chosen.explanation}" if name in dialects.DIALECTS else _title(name)
+    if options.dialect is not None or overrides.dialect is not None:
+        by = "the command line says it"
+    else:
+        by = "the graph says it" if "stdl.dialect" in opened.graph.metadata else "nobody says one"
+    show(Heading(opened.name, str(options.source), said, by), job, names)
+    graphs.check(job.graph, f"'{options.source}'")
+
+
+def _write_one(job: Job, target: str, path: Path) -> None:
+    """A graph or a drawing as a file of its own."""
     if path.exists():
         raise BadInput(f"'{path}' exists already: choose another --out or remove it first")
-    graphs.write(graph, path)
-    click.echo(f"{path}  {_size(path)}, {len(graph.nodes)} nodes")
-    click.echo(f"next: nir.read('{path}') in Python with the nir package, or the importer of your framework")
+    targets.check(job, [target])
+    if target != "nir":
+        targets.write_drawing(job.graph, path)
+    else:
+        graphs.write(job.graph, path)
+    click.echo(f"{path}  {_size(path)}, {len(job.graph.nodes)} nodes")
+    click.echo(NEXT[target].format(path=path))
+
+
+NEXT = {
+    "nir": "next: nir.read('{path}') in Python with the nir package, or the importer of your framework",
+    "dot": "next: dot -Tpdf '{path}', with Graphviz",
+    "svg": "next: open '{path}' in a browser",
+}
 
 
 def _summary(bundle: Bundle, notes: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ structure is in `structure`, and everything at once, for those who compute, in `
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -148,6 +148,22 @@ def shapes_of(made: Structure) -> dict[NodeName, Shape]:
     if refusals:
         raise BadInput(join_reasons(refusals))
     return found
+
+
+def known_shapes(graph: nir.NIRGraph, found: Iterable[Problem]) -> dict[NodeName, Shape]:
+    """The output shapes of a graph that is not accepted, less those that its `problems` leave open."""
+    refused, flat = {problem.node for problem in found}, inline(graph)
+    adapted = any(isinstance(flat.nodes.get(path), nir.Flatten | nir.Delay) for path in refused)
+    if WHOLE_GRAPH in refused or adapted or flat.wire_cycles or flat.crowded:
+        return {}
+    shapes: dict[NodeName, Shape] = {}
+    try:
+        made = structure_of(graph)
+    except Uncut:
+        return {}
+    for _ in _infer(made, shapes, refused):
+        pass
+    return shapes
 
 
 def settings(graph: nir.NIRGraph) -> Settings:
@@ -460,6 +476,10 @@ def _infer(made: Structure, found: dict[NodeName, Shape], refused: Collection[No
                 break
             stuck = True
         waiting = left
+    if not refused and set(arrived) <= set(found):  # else what is told of others is the reason
+        for path in waiting:
+            reason = "nothing says what shape its input has: no path leads to it from an Input"
+            yield Problem(path, type(made.nodes[path]).__name__, reason)
     for path in arrived:
         shaped = [(source, found[source]) for source in dict.fromkeys(made.sources[path]) if source in found]
         if len({shape for _, shape in shaped}) > 1:

@@ -27,7 +27,10 @@ from stdl_export.bundle import (
     StateInfo,
     Tolerances,
 )
-from stdl_export.common.files import sha256
+from stdl_export.common.errors import StdlError
+from stdl_export.common.files import atomic_file, sha256
+from stdl_export.explain.drawing import check_size, dot, picture
+from stdl_export.explain.svg import svg
 from stdl_export.onnx import lower
 from stdl_export.onnx.probe import probe
 from stdl_export.onnx.time import TimeForm, resolve
@@ -37,6 +40,7 @@ from stdl_export.tensorrt import Profile
 Mode = Literal["sequence", "step"]
 
 SEQUENCE, STEP, PROBE, STATES = "model.onnx", "model.step.onnx", "model.probe.onnx", "states.npz"
+DRAWINGS = {"dot": "graph.dot", "svg": "graph.svg"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,12 @@ class Parts:
     notes: list[str] = field(default_factory=list)
 
 
-Target = Callable[[Job, Path, Parts], None]
+@dataclass(frozen=True)
+class Target:
+    """One row: what writes the files, and checks of what it cannot do here, each of which raises `StdlError`."""
+
+    write: Callable[[Job, Path, Parts], None]
+    checks: tuple[Callable[[Job], object], ...] = ()
 
 
 def _nir(job: Job, folder: Path, parts: Parts) -> None:
@@ -109,18 +118,73 @@ def _tensorrt(job: Job, folder: Path, parts: Parts) -> None:
     parts.notes.append(f"engines built with {flavour.name} {flavour.version}, fp32, TF32 off, batch {batch}")
 
 
-TARGETS: dict[str, Target] = {"nir": _nir, "onnx": _onnx, "tensorrt": _tensorrt}
+def _dot(job: Job, folder: Path, parts: Parts) -> None:
+    """The drawing, for Graphviz."""
+    write_drawing(job.graph, folder / DRAWINGS["dot"])
+
+
+def _svg(job: Job, folder: Path, parts: Parts) -> None:
+    """The drawing, for a browser."""
+    write_drawing(job.graph, folder / DRAWINGS["svg"])
+
+
+def write_drawing(graph: nir.NIRGraph, path: Path) -> None:
+    """Draw a checked graph, as its file's suffix says: .dot or .svg."""
+    text = {".dot": dot, ".svg": svg}[path.suffix](picture(graph))
+    with atomic_file(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def _one_each(job: Job) -> None:
+    """A bundle describes one Input and one Output."""
+    graphs.input_name(job.graph)
+    graphs.output_name(job.graph)
+
+
+def _lowerable(job: Job) -> None:
+    lower.lowerable(job.graph)
+
+
+def _engine_here(job: Job) -> None:
+    tensorrt.flavour()
+
+
+def _engine_time(job: Job) -> None:
+    if "sequence" in job.modes:
+        steps = graphs.settings(job.graph).T
+        tensorrt.check_time(steps, resolve(job.form, steps))
+
+
+def _drawable(job: Job) -> None:
+    check_size(job.graph)
+
+
+TARGETS = {
+    "nir": Target(_nir),
+    "onnx": Target(_onnx, (_one_each, _lowerable)),
+    "tensorrt": Target(_tensorrt, (_one_each, _lowerable, _engine_here, _engine_time)),
+    "dot": Target(_dot),
+    "svg": Target(_svg, (_drawable,)),
+}
 
 
 def check(job: Job, targets: Sequence[str]) -> None:
     """Refuse what a target cannot do here, before anything is computed or written."""
-    if {"onnx", "tensorrt"} & set(targets):
-        lower.lowerable(job.graph)
-    if "tensorrt" in targets:
-        tensorrt.flavour()
-        if "sequence" in job.modes:
-            steps = graphs.settings(job.graph).T
-            tensorrt.check_time(steps, resolve(job.form, steps))
+    for each in dict.fromkeys(check for target in targets for check in TARGETS[target].checks):
+        each(job)
+
+
+def refusals(job: Job, target: str) -> list[str]:
+    """Every reason why a target does not take the job here; empty where it does."""
+    return [reason for check in TARGETS[target].checks if (reason := _reason(check, job)) is not None]
+
+
+def _reason(check: Callable[[Job], object], job: Job) -> str | None:
+    try:
+        check(job)
+    except StdlError as error:
+        return str(error)
+    return None
 
 
 def create(
@@ -135,7 +199,7 @@ def create(
         bundles.write_golden(golden, folder / bundles.GOLDEN)
         for target in targets:
             if target != "nir":
-                TARGETS[target](job, folder, parts)
+                TARGETS[target].write(job, folder, parts)
         return _manifest(source, job, parts, GoldenInfo(origin=origin, samples=golden.samples))
 
     return bundles.create(path, fill), parts.notes
@@ -147,7 +211,7 @@ def add(bundle: Bundle, job: Job, targets: Sequence[str]) -> tuple[Bundle, list[
 
     def fill(folder: Path) -> Manifest:
         for target in targets:
-            TARGETS[target](job, folder, parts)
+            TARGETS[target].write(job, folder, parts)
         before = bundle.manifest
         replaced = {engine.file for engine in parts.engines}
         engines = [engine for engine in before.engines if engine.file not in replaced] + parts.engines

@@ -1,7 +1,7 @@
 """Every conformance case through every flow: what the framework itself recorded is what comes out.
 
-Spikes are compared exactly, analog outputs up to rounding. `EXCEPTIONS` says which cells of the table may differ, and
-why; one that does not differ any more fails.
+Spikes are compared exactly, analog outputs up to rounding. `conformance.EXCEPTIONS` says which cells of the table may
+differ, and why; one that does not differ any more fails. docs/conformance.md is this table with the numbers in it.
 """
 
 from __future__ import annotations
@@ -55,22 +55,19 @@ FLOWS: dict[str, Callable[[nir.NIRGraph, np.ndarray], np.ndarray]] = {
     "step": step,
 }
 
-EXCEPTIONS: dict[tuple[str, str], str] = {}
-"""(case, flow): the reason why its output is not the framework's."""
-
 
 def cells() -> list[object]:
     """Every cell of the table; an exception is expected to fail, strictly."""
     return [
-        pytest.param(
-            name,
-            flow,
-            id=f"{name}-{flow}",
-            marks=[pytest.mark.xfail(reason=EXCEPTIONS[name, flow], strict=True)] if (name, flow) in EXCEPTIONS else [],
-        )
+        pytest.param(name, flow, id=f"{name}-{flow}", marks=marks(name, flow))
         for name in conformance.NAMES
         for flow in FLOWS
     ]
+
+
+def marks(name: str, flow: str) -> list[pytest.MarkDecorator]:
+    reason = conformance.EXCEPTIONS.get((name, flow))
+    return [] if reason is None else [pytest.mark.xfail(reason=reason, strict=True)]
 
 
 @pytest.mark.parametrize(("name", "flow"), cells())

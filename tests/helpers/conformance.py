@@ -46,6 +46,9 @@ NAMED: dict[str, str | None] = {
     "spyx-psu-threshold-if": "spyx",
 }
 
+EXCEPTIONS: dict[tuple[str, str], str] = {}
+"""(case, flow of tests/test_matrix.py): the reason why its output is not the framework's."""
+
 # Calls that give the framework another dt than its own.
 OTHER_DT = {"norse-braille-nirtorch", "spikingjelly-paper-cnn"}
 

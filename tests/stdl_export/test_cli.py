@@ -149,7 +149,10 @@ def test_a_failed_build_leaves_nothing(
         (["no.nir"], "'no.nir' does not exist"),
         (["."], "'.' is neither a run folder (no network.safetensors) nor a bundle (no manifest.json)"),
         (["text.nir"], "'text.nir' is not an HDF5 file"),
-        (["net.nir", "--target", "onxx"], "unknown target 'onxx': did you mean 'onnx'? known: nir, onnx, tensorrt"),
+        (
+            ["net.nir", "--target", "onxx"],
+            "unknown target 'onxx': did you mean 'onnx'? known: dot, nir, onnx, svg, tensorrt",
+        ),
         (["net.nir", "--target", ","], "--target is empty"),
         (["net.nir", "--dialect", "nirr"], "unknown dialect 'nirr': did you mean 'nir'? known: lava, nengo, nir"),
         (["net.nir", "--timesteps", "0"], "--timesteps '0': write a whole number of at least 1, or dynamic"),

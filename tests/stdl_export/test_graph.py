@@ -277,3 +277,16 @@ def test_reset_of_a_node_overrides_the_graphs() -> None:
 def test_same_tells_the_first_difference(edit, said: str) -> None:
     assert graphs.same(conv_net(), conv_net()) is None
     assert said in (graphs.same(conv_net(), graph_with(edit)) or "")
+
+
+def test_a_loop_whose_shape_nothing_says_is_refused():
+    """No Input leads into it, and neither a Flatten nor a neuron with scalar parameters says what it takes."""
+    nodes = {
+        "input": nir.Input(np.array([2])),
+        "flatten": nir.Flatten({"input": None}, 0, -1),
+        "neuron": if_(),
+        "output": nir.Output(np.array([2])),
+    }
+    found = graphs.problems(assemble(nodes, [("input", "output"), ("flatten", "neuron"), ("neuron", "flatten")]))
+    assert [problem.node for problem in found] == ["flatten", "neuron"]
+    assert "nothing says what shape its input has" in str(found[0])
