@@ -32,6 +32,7 @@ def test_every_module_of_stdl_export_stands_under_a_rule():
     """A new file right of NIR must not escape the rules because nobody wrote its name into them."""
     rules = (ROOT / "pyproject.toml").read_text()
     modules = {path.stem for path in PACKAGES["stdl_export"].glob("*.py")} - {"__init__", "__main__"}
+    modules |= {path.parent.name for path in PACKAGES["stdl_export"].glob("*/__init__.py")} - {"common"}
     assert {name for name in modules if f'"stdl_export.{name}"' not in rules} == set()
 
 
