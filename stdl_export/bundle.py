@@ -23,7 +23,7 @@ import pydantic
 from numpy.typing import NDArray
 
 from stdl_export import graph as graphs
-from stdl_export.common.config import validate
+from stdl_export.common.config import read_json, validate
 from stdl_export.common.errors import BadInput, one_line
 from stdl_export.common.files import atomic_file, atomic_folder, inside, sha256
 
@@ -322,7 +322,7 @@ def _read_manifest(path: Path) -> Manifest:
     if file.stat().st_size > MAX_MANIFEST_BYTES:
         raise BadInput(f"'{file}' is larger than {MAX_MANIFEST_BYTES >> 20} MiB: it was refused")
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise BadInput(f"'{file}' is not JSON: {one_line(str(error)):.160}") from None
     if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:

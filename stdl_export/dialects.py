@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from stdl_export import expressions
-from stdl_export.common.config import Natural, PositiveFloat, Table, read_toml, validate
+from stdl_export.common.config import Natural, PositiveFloat, Table, read_json, read_toml, validate
 from stdl_export.common.errors import BadInput, join_reasons, one_line
 from stdl_export.common.names import unknown
 
@@ -339,7 +339,7 @@ def _merged(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any
 
 def _json(said: str, where: str) -> dict[str, Any]:
     try:
-        content = json.loads(said)
+        content = read_json(said)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{where} is not JSON: {one_line(str(error)):.160}") from None
     if not isinstance(content, dict):

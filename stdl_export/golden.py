@@ -23,6 +23,7 @@ STEPS = 16  # where T is dynamic
 SEED = 0
 SCALES = [2.0**power for power in range(-4, 11)]  # of seeded inputs
 TRIAL_SAMPLES = 2
+TRIAL_STEPS = 256  # a few hundred steps tell whether a layer is silent
 MAX_DRAWN = 1 << 28  # numbers in all seeded inputs together
 
 
@@ -71,7 +72,7 @@ def seeded_input(graph: nir.NIRGraph, samples: int) -> NDArray[np.float32]:
     x = drawn.astype(np.float32)
     if not graphs.neurons(graph):
         return x
-    trial = x[:TRIAL_SAMPLES] if said.input == "repeat" else x[:, :TRIAL_SAMPLES]
+    trial = x[:TRIAL_SAMPLES] if said.input == "repeat" else x[:TRIAL_STEPS, :TRIAL_SAMPLES]
     liveliness = {scale: _liveliness(graph, trial * np.float32(scale)) for scale in SCALES}
     best = max(liveliness, key=liveliness.__getitem__)
     if liveliness[best][0] <= 0:

@@ -34,6 +34,7 @@ Decoding = Literal["mean", "sum", "last", "none"]
 SPIKING = (nir.IF, nir.LIF, nir.CubaLIF)
 WHOLE_GRAPH = "(graph)"
 MAX_REASONS = 50
+MAX_STEPS = 1 << 20  # T: a number in a file costs nothing, a sequence so long costs memory and hours
 DT = 1e-4  # seconds, where neither the graph nor its dialect says one
 
 
@@ -249,7 +250,7 @@ class _Setting:
         if self.field == "dt":
             return isinstance(value, float) and math.isfinite(value) and value > 0
         if self.field == "T":
-            return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_STEPS
         return isinstance(value, str)
 
 
@@ -260,7 +261,7 @@ def _choice(field: str, literal: Any) -> _Setting:
 
 _SETTINGS = {
     "stdl.dt": _Setting("dt", "a positive number of seconds, as a float"),
-    "stdl.T": _Setting("T", "a whole number of time steps, at least 1"),
+    "stdl.T": _Setting("T", f"a whole number of time steps, from 1 to {MAX_STEPS}"),
     "stdl.dialect": _Setting("dialect", "the name of a dialect, or one as a JSON string"),
     "stdl.reset": _choice("reset", Reset),
     "stdl.input": _choice("input", InputMode),

@@ -18,6 +18,7 @@ Shape = tuple[int, ...]
 Sizes = tuple[int, ...]  # one number for each spatial dimension: (length,) or (height, width)
 
 MAX_ELEMENTS = 1 << 28  # of what one node puts out for one sample: 1 GiB; a shape in a file costs nothing to write
+MAX_SIZE = (1 << 31) - 1  # of a kernel, stride, dilation or padding: engines compute sizes in 32 or 64 bits
 
 
 class Refused(Exception):
@@ -51,6 +52,11 @@ class Window:
 
     def output(self, image: Shape) -> Sizes:
         """Size of the output image, rounded down where the stride does not divide."""
+        padded = [size + begin + end for size, begin, end in zip(image, self.begin, self.end, strict=True)]
+        if math.prod(padded) > MAX_ELEMENTS:
+            raise Refused(
+                f"its image is {tuple(padded)} with its padding: accepted are at most {MAX_ELEMENTS} elements"
+            )
         sizes = tuple(
             (size + begin + end - dilation * (kernel - 1) - 1) // stride + 1
             for size, kernel, stride, dilation, begin, end in zip(
@@ -129,9 +135,10 @@ def _integers(node: Any, field: str) -> list[int]:
 def _sizes(node: Any, field: str, smallest: int, rank: int = 2) -> Sizes:
     """A field that files hold as a number, one number in a list, or one for each of `rank` dimensions."""
     numbers = _integers(node, field)
-    if len(numbers) not in (1, rank) or min(numbers) < smallest:
+    if len(numbers) not in (1, rank) or min(numbers) < smallest or max(numbers) > MAX_SIZE:
         many = "one or two whole numbers" if rank == 2 else "one whole number"
-        raise Refused(f"{field}={numbers}: accepted are {many} of at least {smallest}")
+        least = f"at least {smallest}" if max(numbers, default=0) <= MAX_SIZE else f"at most {MAX_SIZE}"
+        raise Refused(f"{field}={numbers}: accepted are {many} of {least}")
     return (numbers[0],) * (rank - 1) + (numbers[-1],)
 
 

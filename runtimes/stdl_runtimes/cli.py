@@ -15,6 +15,7 @@ from stdl_export import bundle as bundles
 from stdl_export.bundle import Bundle
 from stdl_export.common.console import run
 from stdl_export.common.errors import Unavailable
+from stdl_export.common.files import require_writable
 from stdl_export.common.names import unknown
 from stdl_runtimes import base, data, latency, report, summary
 from stdl_runtimes.base import Runtime
@@ -56,6 +57,9 @@ def command(
         raise click.UsageError("--data-path and --data-limit belong to --data NAME")
     needed = _names(required)
     asked = list(dict.fromkeys([*(_names(runtimes) or base.REGISTRY), *needed]))
+    for file in (json_file, page):
+        if file:
+            require_writable(file)
     opened = bundles.load(bundle)
     comparison = Comparison(opened)
     samples = None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
@@ -36,6 +38,21 @@ PositiveFloat = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 NaturalFloat = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
 FiniteFloat = Annotated[float, pydantic.Field(allow_inf_nan=False)]
 Fraction = Annotated[float, pydantic.Field(gt=0, lt=1)]
+
+
+def read_json(text: str) -> Any:
+    """Parse JSON; `ValueError` or `RecursionError` where it is none, or where a key stands twice in one object: one of
+    the two would be dropped without a word.
+    """
+    return json.loads(text, object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"key '{twice:.80}' stands twice in one object")
+    return found
 
 
 def Choice(key: str) -> Any:

@@ -61,6 +61,20 @@ def remove_parts(folder: Path) -> None:
             part.unlink(missing_ok=True)  # another process that resumes may have been first
 
 
+def require_writable(path: Path) -> None:
+    """Refuse an output file that could not be written, before the work for it begins; its folder is made."""
+    if path.is_dir():
+        raise BadInput(f"'{path}' is a folder: name a file in it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except (FileExistsError, NotADirectoryError):
+        raise BadInput(f"'{path}' cannot be written, since its folder is a file: choose another path") from None
+    except OSError as error:
+        raise BadInput(f"'{path}' cannot be written: {error.strerror}; choose another path") from None
+
+
 def require_empty(path: Path) -> None:
     """Refuse an output folder that already holds something: nothing of the user's is overwritten."""
     if path.is_symlink() or path.is_file():

@@ -160,6 +160,13 @@ def test_a_manifest_that_is_no_json_object(folder: Path, text: str) -> None:
     assert "manifest.json" in refusal(folder)
 
 
+def test_a_key_that_stands_twice_in_the_manifest(folder: Path) -> None:
+    """Readers differ in which of the two they take: one would check other hashes than another."""
+    file = folder / bundles.MANIFEST
+    file.write_text(file.read_text().replace('"files": {', '"files": {"graph.nir": "0",', 1))
+    assert "manifest.json' is not JSON: key 'graph.nir' stands twice in one object" in refusal(folder)
+
+
 def test_a_folder_without_a_manifest_is_no_bundle(folder: Path) -> None:
     (folder / bundles.MANIFEST).unlink()
     assert "is no bundle" in refusal(folder)

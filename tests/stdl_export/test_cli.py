@@ -4,13 +4,15 @@ import json
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import conformance
+import h5py
 import nir
 import numpy as np
 import pytest
-from small_graphs import chain, conv_net, frames, full, lif
+from small_graphs import DT, assemble, chain, conv_net, frames, full, lif
 
 from stdl_export import bundle as bundles
 from stdl_export import dialects, targets, tensorrt
@@ -191,6 +193,71 @@ def test_bad_input_is_one_line(net: Path, capsys: pytest.CaptureFixture[str], ar
     if "tensorrt" in args:
         pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed")
     assert said in refused(capsys, *args, *defaults)
+
+
+def lif_of(tau: float) -> nir.LIF:
+    return nir.LIF(full(tau, 2), full(1, 2), full(0, 2), full(1, 2), full(0, 2))
+
+
+BAD_GRAPHS = {
+    "a cycle without a neuron": (
+        lambda: assemble(
+            {"in": nir.Input(np.array([2])), "a": nir.Linear(np.eye(2, dtype=np.float32)), "b": nir.Scale(full(1, 2)),
+             "out": nir.Output(np.array([2]))},
+            [("in", "a"), ("a", "b"), ("b", "a"), ("b", "out")],
+        ),
+        "it lies on a cycle: a -> b -> a",
+    ),
+    "an edge to nowhere": (
+        lambda: assemble(
+            {"in": nir.Input(np.array([2])), "out": nir.Output(np.array([2]))}, [("in", "out"), ("in", "lost")]
+        ),
+        "edge ('in', 'lost') names 'lost', which is no node",
+    ),
+    "shapes that do not fit": (lambda: chain(nir.Scale(full(1, 3)), shape=(2,)), "its scale has (3,)"),
+    "tau is NaN": (lambda: chain(lif_of(np.nan), shape=(2,)), "node 'n0' (LIF): tau holds NaN"),
+    "tau is negative": (lambda: chain(lif_of(-DT), shape=(2,)), "node 'n0' (LIF): tau is not positive"),
+    "an unstable step": (lambda: chain(lif_of(DT / 4), shape=(2,)), "the step of 0.000976562 is unstable"),
+    "T without end": (lambda: chain(lif(2), shape=(2,), T=2**40), "stdl.T=1099511627776: accepted is a whole number"),
+    "a huge delay": (lambda: chain(nir.Delay(full(1e9, 2)), shape=(2,)), "node 'n0' (Delay): its delay is 1.024e+12"),
+    "a huge padding": (
+        lambda: chain(nir.Conv1d(4, full(1, 1, 2, 3), 10**9, 10**9, 1, 1, full(0, 1)), shape=(2, 4), output=(1, 3)),
+        "its image is (2000000004,) with its padding",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_GRAPHS)
+def test_bad_graphs_are_one_line(net: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    make, said = BAD_GRAPHS[name]
+    nir.write(net / "bad.nir", make())
+    found = refused(capsys, "bad.nir", "--target", "onnx", "--out", "out")
+    assert found.startswith("error: 'bad.nir': ")
+    assert said in found
+
+
+def test_a_step_longer_than_its_time_constant_is_said(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """dt > tau flips the sign of the potential at each step; it is stable up to 2 tau, so it is no error."""
+    nir.write(net / "long.nir", chain(lif_of(DT / 1.5), shape=(2,)))
+    assert console.run(command, ["long.nir", "--target", "onnx", "--out", "out"]) == 0
+    assert "node 'n0': its decay is -0.5: a step of 0.000976562 is longer than its" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", ["f4", "S64", h5py.string_dtype()])
+def test_a_huge_declared_shape_is_refused_before_anything_is_allocated(
+    net: Path, capsys: pytest.CaptureFixture[str], dtype: object
+) -> None:
+    """A chunked data set of 2^40 elements takes a few hundred bytes of a file."""
+    with h5py.File(net / "net.nir", "r+") as file:
+        name = next(name for name in file["node/nodes"] if "weight" in file["node/nodes"][name])
+        del file[f"node/nodes/{name}/weight"]
+        file.create_dataset(f"node/nodes/{name}/weight", shape=(2**20, 2**20), dtype=dtype, chunks=(1, 1024))
+    tracemalloc.start()
+    found = refused(capsys, "net.nir", "--target", "onnx", "--out", "out")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "it was refused" in found
+    assert peak < 32 << 20
 
 
 def test_a_new_folder_is_needed_where_the_source_is_no_bundle(net: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -312,6 +312,24 @@ def test_bad_options_are_one_line(made, validate, options, message):
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("option", ["--json", "--report"])
+def test_files_that_cannot_be_written_are_seen_before_anything_runs(made, validate, tmp_path, monkeypatch, option):
+    monkeypatch.setattr("stdl_export.bundle.load", lambda path: pytest.fail("it was opened"))
+    (tmp_path / "file").write_text("")
+    for path, said in ((tmp_path / "file" / "x", "since its folder is a file"), (tmp_path, "is a folder: name a file")):
+        code, out, error = validate(made, option, path)
+        assert (code, out, error.count("\n")) == (2, "", 1)
+        assert f"error: '{path}' " in error
+        assert said in error
+    monkeypatch.setattr("tempfile.TemporaryFile", _full)
+    code, _, error = validate(made, option, tmp_path / "y")
+    assert (code, error) == (2, f"error: '{tmp_path / 'y'}' cannot be written: No space left; choose another path\n")
+
+
+def _full(**_options):
+    raise OSError(28, "No space left", "/tmp/other")
+
+
 def test_help_says_which_samples_a_limit_takes(validate):
     code, out, _ = validate("--help")
     assert code == 0
