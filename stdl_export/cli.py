@@ -17,7 +17,7 @@ import pydantic
 
 from stdl_export import dialects, golden, source, targets
 from stdl_export import graph as graphs
-from stdl_export.bundle import Bundle, Precision
+from stdl_export.bundle import Bundle, Precision, class_misfit
 from stdl_export.common import console
 from stdl_export.common.config import apply_settings, validate
 from stdl_export.common.errors import BadInput
@@ -48,6 +48,8 @@ class Overrides(pydantic.BaseModel):
 
     network: str | None = None
     classes: tuple[str, ...] | None = None
+    prediction: str | None = None
+    """The one of several Outputs that classifies a sample."""
     dt: pydantic.PositiveFloat | None = None
     reset: graphs.Reset | None = None
     input: graphs.InputMode | None = None
@@ -127,7 +129,9 @@ def _list_dialects(context: click.Context, _parameter: click.Parameter, wanted: 
 @click.option("--time-form", type=click.Choice(TIME_FORMS), default="auto", help="How ONNX graphs say T steps.")
 @click.option("--golden", type=click.IntRange(min=1), help="How many golden samples to keep, or to compute.")
 @click.option(
-    "--inputs", type=click.Path(path_type=Path), help="FILE.npz with `input` (and `labels`) for golden samples."
+    "--inputs",
+    type=click.Path(path_type=Path),
+    help="FILE.npz with `input` (of several Inputs: with their names) and `labels`, if any, for golden samples.",
 )
 @click.option("--set", multiple=True, metavar="KEY=VALUE", help=f"{', '.join(Overrides.model_fields)}; repeatable.")
 def command(**options: Any) -> None:
@@ -143,7 +147,12 @@ def export(options: Options) -> None:
     profile = Profile.parse(options.batch)
     overrides = validate(Overrides, apply_settings({}, options.set), "--set")
     opened = source.read(options.source)
-    opened = replace(opened, name=overrides.network or opened.name, classes=overrides.classes or opened.classes)
+    opened = replace(
+        opened,
+        name=overrides.network or opened.name,
+        classes=overrides.classes or opened.classes,
+        prediction=overrides.prediction or opened.prediction,
+    )
     graph = graphs.with_settings(opened.graph, _settings(opened.graph, overrides, options))
     if options.out is None:
         _check_in_place(opened, graph, options)
@@ -152,9 +161,9 @@ def export(options: Options) -> None:
         _write_nir(graph, one_file)
         _say(opened.graph, graph)
         return
-    outputs = math.prod(graphs.shapes(graph)[graphs.output_name(graph)])
-    if opened.classes is not None and len(opened.classes) != outputs:
-        raise BadInput(f"--set classes: {len(opened.classes)} names for {outputs} outputs: give one for each")
+    predicted = targets.prediction(graph, opened.prediction)
+    if opened.classes is not None and (reason := class_misfit(graph, predicted, opened.classes)):
+        raise BadInput(f"--set classes: {reason}: give one for each, and --set prediction=OUTPUT of several Outputs")
     job = Job(graph, MODES[options.mode], options.time_form, profile, options.precision)
     targets.check(job, names)
     if options.out is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -25,12 +25,15 @@ from stdl_export.bundle import (
     OutputInfo,
     Precision,
     StateInfo,
+    TensorInfo,
     Tolerances,
 )
 from stdl_export.common.files import sha256
+from stdl_export.common.names import unknown
 from stdl_export.onnx import lower
 from stdl_export.onnx.probe import probe
 from stdl_export.onnx.time import TimeForm, resolve
+from stdl_export.program import Program, program
 from stdl_export.source import Source
 from stdl_export.tensorrt import Profile
 
@@ -174,23 +177,39 @@ def _states(job: Job, folder: Path, parts: Parts) -> None:
 
 
 def _manifest(source: Source, job: Job, parts: Parts, golden: GoldenInfo) -> Manifest:
-    said, shapes = graphs.settings(job.graph), graphs.shapes(job.graph)
+    said, made = graphs.settings(job.graph), program(job.graph)
     return Manifest(
         network=source.name,
         timesteps=said.T,
         dt=said.dt,
         dialect=said.dialect,
         reset=said.reset,
-        input=InputInfo(shape=shapes[graphs.input_name(job.graph)], encoding=source.encoding, mode=said.input),
+        input=InputInfo(mode=said.input, encoding=source.encoding, tensors=_tensors(made, lower.input_names(made))),
         data=source.data,
         classes=source.classes,
-        output=OutputInfo(shape=shapes[graphs.output_name(job.graph)], decoding=said.output),
+        output=OutputInfo(
+            decoding=said.output,
+            prediction=prediction(job.graph, source.prediction),
+            tensors=_tensors(made, lower.output_names(made)),
+        ),
         golden=golden,
         tolerances=Tolerances(precision=job.precision),
         states=parts.states,
         engines=tuple(parts.engines),
         versions=_versions() | parts.versions,
     )
+
+
+def prediction(graph: nir.NIRGraph, named: graphs.NodeName | None) -> graphs.NodeName | None:
+    """The Output that classifies a sample: the only one, or the one that was named; BadInput where it is none."""
+    outputs = graphs.outputs(graph)
+    if named is not None and named not in outputs:
+        raise unknown("Output (--set prediction)", named, outputs)
+    return outputs[0] if len(outputs) == 1 else named
+
+
+def _tensors(made: Program, names: Mapping[graphs.NodeName, str]) -> tuple[TensorInfo, ...]:
+    return tuple(TensorInfo(node=path, name=name, shape=made.nodes[path].shape) for path, name in names.items())
 
 
 def _versions() -> dict[str, str]:

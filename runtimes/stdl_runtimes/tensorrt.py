@@ -16,15 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from stdl_export.bundle import GRAPH, Bundle, EngineInfo
+from stdl_export.bundle import GRAPH, Bundle, EngineInfo, Manifest
 from stdl_export.common.errors import BadInput, Unavailable, one_line
-from stdl_runtimes import base, cuda, states
-from stdl_runtimes.base import Array, Device, Mode
+from stdl_runtimes import base, cuda, ends, states
+from stdl_runtimes.base import Device, Mode
 from stdl_runtimes.cuda import Cuda
+from stdl_runtimes.ends import Arrays
 
 log = logging.getLogger("stdl")
-
-INPUT, OUTPUT = "input", "output"
 
 # Lines at error level that are none: the first use of the log, and what each real error draws along without a driver.
 NOISE = ("Thread context has not been set", "catchCudaError")
@@ -57,21 +56,19 @@ class TensorRt(base.Runtime):
         self._bundle = bundle
         self._device = device
         self._engines = engines
-        self._repeated = bundle.manifest.input.mode == "repeat"
+        self.ends = ends.of_manifest(bundle.manifest)
         self._bound: dict[int, Bound] = {}
         self.modes = tuple(engines)
         self.largest_session = engines["step"].batch[2] if "step" in engines else None
 
-    def run(self, x: Array, timesteps: int | None = None) -> Array:
-        """Output [T, B, ...]; a batch larger than the engine takes is run in parts, a smaller one is filled up."""
-        base.sequence_length(x, self._repeated, self._bundle.manifest.timesteps, timesteps)
-        engine, axis = self._engine("sequence"), 0 if self._repeated else 1
-        outputs = []
-        for part in base.parts(x, self._repeated, engine.batch[2]):
+    def outputs(self, x: Arrays, timesteps: int) -> Arrays:
+        """Outputs [T, B, ...]; a batch larger than the engine takes is run in parts, a smaller one is filled up."""
+        engine, axis, found = self._engine("sequence"), self.ends.batch_axis, []
+        for part in self.ends.parts(x, engine.batch[2]):
             filled = _filled(part, axis, engine.batch[0])
-            output = self._bind(engine, filled.shape[axis]).run(filled)
-            outputs.append(output[:, : part.shape[axis]])
-        return np.concatenate(outputs, axis=1)
+            outputs = self._bind(engine, self.ends.samples(filled)).run(filled)
+            found.append({name: output[:, : self.ends.samples(part)] for name, output in outputs.items()})
+        return ends.joined(found)
 
     def session(self, batch: int) -> base.Session:
         """A session on the step engine, with buffers of its own."""
@@ -91,7 +88,7 @@ class TensorRt(base.Runtime):
 
     def _bind(self, engine: Engine, batch: int) -> Bound:
         if batch not in self._bound:
-            self._bound[batch] = Bound(self._device, engine.handle, batch)
+            self._bound[batch] = Bound(self._device, engine.handle, self._bundle.manifest, batch)
         return self._bound[batch]
 
 
@@ -101,8 +98,9 @@ class Bound:
     Shapes and addresses are set once, so a call is: copy in, enqueue, copy out, wait.
     """
 
-    def __init__(self, device: Cuda, engine: Any, batch: int) -> None:
+    def __init__(self, device: Cuda, engine: Any, manifest: Manifest, batch: int) -> None:
         self._device = device
+        self._inputs, self._outputs = manifest.input.tensors, manifest.output.tensors
         self._context = engine.create_execution_context()
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         for name in names:
@@ -113,8 +111,11 @@ class Bound:
         if missing := self._context.infer_shapes():
             raise Unavailable(f"the engine leaves shapes open: {', '.join(missing)}")
         self.shapes = {name: tuple(self._context.get_tensor_shape(name)) for name in names}
+        staged = [tensor.name for tensor in (*self._inputs, *self._outputs)]
+        if missing := sorted(set(staged) - set(names)):
+            raise Unavailable(f"the engine has no '{missing[0]}', which the manifest names: build it again")
         self.addresses = {name: device.allocate(math.prod(shape) * 4) for name, shape in self.shapes.items()}
-        self._staged = {name: device.pinned(self.shapes[name]) for name in (INPUT, OUTPUT)}
+        self._staged = {name: device.pinned(self.shapes[name]) for name in staged}
         for name, address in self.addresses.items():
             self.point(name, address)
 
@@ -123,16 +124,17 @@ class Bound:
         if not self._context.set_tensor_address(name, address):
             raise Unavailable(f"the engine takes no address for '{name}'")
 
-    def run(self, x: Array) -> Array:
-        """`input` in, `output` out; all else stays on the device."""
-        self._staged[INPUT][...] = x
-        self._device.upload(self._staged[INPUT], self.addresses[INPUT])
+    def run(self, x: Arrays) -> Arrays:
+        """The Inputs in, the Outputs out; all else stays on the device."""
+        for tensor in self._inputs:
+            self._staged[tensor.name][...] = x[tensor.node]
+            self._device.upload(self._staged[tensor.name], self.addresses[tensor.name])
         if not self._context.execute_async_v3(self._device.stream):
             raise Unavailable("the engine could not be started")
-        self._device.download(self.addresses[OUTPUT], self._staged[OUTPUT])
+        for tensor in self._outputs:
+            self._device.download(self.addresses[tensor.name], self._staged[tensor.name])
         self._device.wait()
-        output: Array = self._staged[OUTPUT].copy()
-        return output
+        return {tensor.node: self._staged[tensor.name].copy() for tensor in self._outputs}
 
     def close(self) -> None:
         """Give back the memory."""
@@ -154,10 +156,10 @@ class _Steps(base.Session):
         if batch > largest:
             raise BadInput(f"the step engine takes {largest} samples, not {batch}: build it with --batch {batch}")
         self._device = device
-        self._batch = batch
-        self._sample = bundle.manifest.input.shape
+        self.ends = ends.of_manifest(bundle.manifest)
+        self.batch = batch
         self._size = max(batch, smallest)
-        self._bound = Bound(device, engine.handle, self._size)
+        self._bound = Bound(device, engine.handle, bundle.manifest, self._size)
         self._initial = states.initial(bundle, self._size)
         self._names = [(info.input, info.output) for info in bundle.manifest.states]
         self._sets = [
@@ -166,16 +168,15 @@ class _Steps(base.Session):
         ]
         self.reset()
 
-    def step(self, frame: Array) -> Array:
-        """frame [B, ...] -> output [B, ...]."""
-        frame = base.checked_frame(frame, self._batch, self._sample)
+    def advance(self, frames: Arrays) -> Arrays:
+        """One execution; the sets change places."""
         read, written = self._sets
         for into, out in self._names:
             self._bound.point(into, read[into])
             self._bound.point(out, written[into])
-        output = self._bound.run(_filled(frame, 0, self._size))
+        outputs = self._bound.run(_filled(frames, 0, self._size))
         self._sets.reverse()
-        return output[: self._batch]
+        return {name: output[: self.batch] for name, output in outputs.items()}
 
     def reset(self) -> None:
         """The states as they start, into the set that the next step reads."""
@@ -284,10 +285,12 @@ def _check_types(engine: Any) -> None:
             raise Unavailable(f"its tensor '{name}' is {engine.get_tensor_dtype(name).name}, FLOAT is expected")
 
 
-def _filled(x: Array, axis: int, size: int) -> Array:
+def _filled(x: Arrays, axis: int, size: int) -> Arrays:
     """Samples of zeros behind those of x, so that there are at least `size`."""
-    filled: Array = np.pad(x, [(0, max(size - x.shape[at], 0) if at == axis else 0) for at in range(x.ndim)])
-    return filled
+    return {
+        name: np.pad(each, [(0, max(size - each.shape[at], 0) if at == axis else 0) for at in range(each.ndim)])
+        for name, each in x.items()
+    }
 
 
 def _with_batch(shape: Any, batch: int) -> tuple[int, ...]:

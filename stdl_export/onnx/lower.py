@@ -107,14 +107,25 @@ def state_names(path: NodeName, var: str) -> tuple[str, str]:
     return f"state.{path}.{var}", f"state_out.{path}.{var}"
 
 
+def probe_names(path: NodeName) -> tuple[str, str]:
+    """What a spiking node is called in the probe graph, where it is fed and where it is shown."""
+    return f"probe_in.{path}", f"probe_out.{path}"
+
+
 def input_names(made: Program) -> dict[NodeName, str]:
-    """The graph's inputs by the Inputs they are."""
-    return {path: INPUT if len(made.inputs) == 1 else path for path in made.inputs}
+    """The graph's inputs by the Inputs they are: one is called `input`, several carry the names of their nodes."""
+    return _end_names(made.inputs, INPUT, made.outputs)
 
 
 def output_names(made: Program) -> dict[NodeName, str]:
-    """The graph's outputs by the Outputs they are."""
-    return {path: OUTPUT if len(made.outputs) == 1 else path for path in made.outputs}
+    """The graph's outputs by the Outputs they are: one is called `output`, several carry the names of their nodes."""
+    return _end_names(made.outputs, OUTPUT, made.inputs)
+
+
+def _end_names(paths: Sequence[NodeName], only: str, others: Sequence[NodeName]) -> dict[NodeName, str]:
+    """Where several nodes stand on the other side and one of them has the name for the only one, nodes keep theirs."""
+    taken = len(others) > 1 and only in others
+    return {path: path if taken or len(paths) > 1 else only for path in paths}
 
 
 def cell_of(made: Program, component: Component, wanted: Collection[NodeName] = ()) -> Cell | None:
@@ -194,7 +205,8 @@ def lowerable(graph: nir.NIRGraph) -> Program:
     made = program(graph)
     ends = [*input_names(made).values(), *output_names(made).values()]
     held = [name for state in states(graph) for name in (state.input, state.output)]
-    twice = [name for name, count in Counter([*ends, *held, TIMESTEPS]).items() if count > 1]
+    probes = [name for path in made.spiking for name in probe_names(path)]
+    twice = [name for name, count in Counter([*ends, *held, *probes, TIMESTEPS]).items() if count > 1]
     if twice:
         raise BadInput(f"the ONNX graphs would have two inputs or outputs called '{twice[0]}': rename that node")
     return made
