@@ -135,6 +135,7 @@ class EngineInfo(_Model):
     tf32: bool
     batch: tuple[pydantic.PositiveInt, pydantic.PositiveInt, pydantic.PositiveInt]
     timesteps: pydantic.PositiveInt | None
+    final_states: bool = False
     compute_capability: str | None
     graph_sha256: str
 
@@ -155,6 +156,8 @@ class Manifest(_Model):
     golden: GoldenInfo
     tolerances: Tolerances = Tolerances()
     states: tuple[StateInfo, ...] = ()
+    final_states: bool = False
+    """Does model.onnx put out every state after the last step, each as its `output`?"""
     engines: tuple[EngineInfo, ...] = ()
     versions: dict[str, str]
     files: dict[str, str] = {}

@@ -72,6 +72,7 @@ class Options:
     batch: str
     precision: Precision
     time_form: TimeForm
+    final_states: bool
     golden: int | None
     inputs: Path | None
     set: tuple[str, ...]
@@ -127,6 +128,7 @@ def _list_dialects(context: click.Context, _parameter: click.Parameter, wanted: 
     "--precision", type=click.Choice(get_args(Precision)), default="fp32", help="Arithmetic of what is written."
 )
 @click.option("--time-form", type=click.Choice(TIME_FORMS), default="auto", help="How ONNX graphs say T steps.")
+@click.option("--final-states", is_flag=True, help="Sequences put out their states too: steps can go on from there.")
 @click.option("--golden", type=click.IntRange(min=1), help="How many golden samples to keep, or to compute.")
 @click.option(
     "--inputs",
@@ -143,7 +145,7 @@ def export(options: Options) -> None:
     """Read the source, settle what the graph says, and write what was asked for."""
     names = _targets(options.target)
     one_file = options.out if options.out is not None and options.out.suffix == ".nir" and names == ["nir"] else None
-    _check_options(options, one_file)
+    _check_options(options, names, one_file)
     profile = Profile.parse(options.batch)
     overrides = validate(Overrides, apply_settings({}, options.set), "--set")
     opened = source.read(options.source)
@@ -164,7 +166,8 @@ def export(options: Options) -> None:
     predicted = targets.prediction(graph, opened.prediction)
     if opened.classes is not None and (reason := class_misfit(graph, predicted, opened.classes)):
         raise BadInput(f"--set classes: {reason}: give one for each, and --set prediction=OUTPUT of several Outputs")
-    job = Job(graph, MODES[options.mode], options.time_form, profile, options.precision)
+    modes = MODES[options.mode]
+    job = Job(graph, modes, options.time_form, profile, options.precision, options.final_states)
     targets.check(job, names)
     if options.out is None:
         assert opened.bundle is not None, "it was checked"
@@ -193,10 +196,14 @@ def _targets(wanted: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _check_options(options: Options, one_file: Path | None) -> None:
+def _check_options(options: Options, names: Sequence[str], one_file: Path | None) -> None:
     """Refuse values that no source could take, and options that would have no effect."""
     if options.dt is not None and not (math.isfinite(options.dt) and options.dt > 0):
         raise BadInput(f"--dt {options.dt:g}: write a positive number of seconds")
+    if options.final_states and names == ["nir"]:
+        raise BadInput("--final-states: a .nir file has no such outputs: add --target onnx or tensorrt")
+    if options.final_states and options.mode == "step":
+        raise BadInput("--final-states: a step graph always puts out its states: leave it out, or take --mode both")
     if one_file is not None and (options.golden is not None or options.inputs is not None):
         raise BadInput(
             f"--out '{one_file}': one .nir file holds no golden samples: "

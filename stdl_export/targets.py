@@ -51,14 +51,19 @@ class Job:
     form: TimeForm
     profile: Profile
     precision: Precision
+    final_states: bool = False
 
 
 @dataclass
 class Parts:
-    """What the targets add to a bundle's manifest; `notes` are for the summary, graph_sha256 is of its graph.nir."""
+    """What the targets add to a bundle's manifest; `notes` are for the summary, graph_sha256 is of its graph.nir.
+
+    final_states: of model.onnx; None where none was written.
+    """
 
     graph_sha256: str = ""
     states: tuple[StateInfo, ...] = ()
+    final_states: bool | None = None
     engines: list[EngineInfo] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -76,10 +81,12 @@ def _onnx(job: Job, folder: Path, parts: Parts) -> None:
     """Sequence graph and its probe, step graph and its states."""
     parts.versions["onnx"] = version("onnx")
     if "sequence" in job.modes:
-        lower.write(lower.sequence(job.graph, job.form), folder / SEQUENCE)
+        lower.write(lower.sequence(job.graph, job.form, job.final_states), folder / SEQUENCE)
+        parts.final_states = job.final_states
         lower.write(probe(job.graph, job.form), folder / PROBE)
     if "step" in job.modes:
         lower.write(lower.step(job.graph), folder / STEP)
+    if "step" in job.modes or job.final_states:
         _states(job, folder, parts)
 
 
@@ -88,7 +95,7 @@ def _tensorrt(job: Job, folder: Path, parts: Parts) -> None:
     flavour = tensorrt.flavour()
     (folder / "engine").mkdir(exist_ok=True)
     for mode in job.modes:
-        model = lower.sequence(job.graph, job.form) if mode == "sequence" else lower.step(job.graph)
+        model = lower.sequence(job.graph, job.form, job.final_states) if mode == "sequence" else lower.step(job.graph)
         engine = tensorrt.build(flavour, model.SerializeToString(), f"the {mode} graph", job.profile)
         file = flavour.file(mode)
         (folder / file).write_bytes(engine)
@@ -101,11 +108,12 @@ def _tensorrt(job: Job, folder: Path, parts: Parts) -> None:
                 tf32=False,
                 batch=job.profile.sizes,
                 timesteps=graphs.settings(job.graph).T if mode == "sequence" else None,
+                final_states=job.final_states and mode == "sequence",
                 compute_capability=flavour.compute_capability,
                 graph_sha256=parts.graph_sha256,
             )
         )
-    if "step" in job.modes:
+    if "step" in job.modes or job.final_states:
         _states(job, folder, parts)
     parts.versions[flavour.name] = flavour.version
     batch = ":".join(map(str, job.profile.sizes))
@@ -157,6 +165,7 @@ def add(bundle: Bundle, job: Job, targets: Sequence[str]) -> tuple[Bundle, list[
         return before.model_copy(
             update={
                 "states": parts.states or before.states,
+                "final_states": before.final_states if parts.final_states is None else parts.final_states,
                 "engines": tuple(engines),
                 "versions": before.versions | _versions() | parts.versions,
             }
@@ -195,6 +204,7 @@ def _manifest(source: Source, job: Job, parts: Parts, golden: GoldenInfo) -> Man
         golden=golden,
         tolerances=Tolerances(precision=job.precision),
         states=parts.states,
+        final_states=bool(parts.final_states),
         engines=tuple(parts.engines),
         versions=_versions() | parts.versions,
     )

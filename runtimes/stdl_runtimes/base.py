@@ -106,8 +106,16 @@ class Runtime(Opened, abc.ABC):
         """The same by node, with inputs and T that were checked."""
 
     @abc.abstractmethod
-    def session(self, batch: int) -> Session:
-        """A session for `batch` samples, with the state at its start; whoever opens it closes it."""
+    def session(self, batch: int, states: Mapping[str, Array] | None = None) -> Session:
+        """A session for `batch` samples; whoever opens it closes it.
+
+        states: where its first step goes on from, as `run_to_states` gave them; the network's start where None, and
+        after every `reset`.
+        """
+
+    def run_to_states(self, x: Values, timesteps: int | None = None) -> tuple[Result, dict[str, Array]]:
+        """As `run`, and all states [B, ...] after the last step by the names of `states.npz`."""
+        raise Unavailable(f"{self.name} does not show the states after a sequence")
 
     def run_recorded(
         self, x: Values, timesteps: int | None = None, guess: Mapping[str, Spikes] | None = None

@@ -15,7 +15,7 @@ from stdl_export.common.errors import BadInput, CheckFailed, Unavailable, one_li
 from stdl_export.program import Program, program
 from stdl_runtimes import base, ends, states
 from stdl_runtimes.base import Array, Device, Mode, Recorded, Spikes
-from stdl_runtimes.ends import Arrays, Ends
+from stdl_runtimes.ends import Arrays, Ends, Result
 
 SEQUENCE, STEP, PROBE = "model.onnx", "model.step.onnx", "model.probe.onnx"
 FILES: Mapping[Mode, str] = {"sequence": SEQUENCE, "step": STEP}
@@ -49,9 +49,20 @@ class OnnxRuntime(base.Runtime):
         model, names = self._open(SEQUENCE), _names(self._bundle)
         return dict(zip(names, _run(model, list(names.values()), self._inputs(model, x, timesteps)), strict=True))
 
-    def session(self, batch: int) -> base.Session:
-        """A session on the step graph; its states start as the bundle's `states.npz` says."""
-        return _Steps(self._open(STEP), self._bundle, self.ends, batch)
+    def session(self, batch: int, states: Mapping[str, Array] | None = None) -> base.Session:
+        """A session on the step graph; its states start as the bundle's `states.npz` says, or as given."""
+        return _Steps(self._open(STEP), self._bundle, self.ends, batch, states)
+
+    def run_to_states(self, x: Values, timesteps: int | None = None) -> tuple[Result, dict[str, Array]]:
+        """One run of the sequence graph."""
+        states.check_final(self._bundle.manifest.final_states, self._bundle)
+        arrays, length = self.ends.sequence(x, timesteps)
+        model, names, infos = self._open(SEQUENCE), _names(self._bundle), self._bundle.manifest.states
+        wanted = [*names.values(), *(info.output for info in infos)]
+        results = _run(model, wanted, self._inputs(model, arrays, length))
+        outputs, last = results[: len(names)], results[len(names) :]
+        found = {info.input: state for info, state in zip(infos, last, strict=True)}
+        return ends.plain(dict(zip(names, outputs, strict=True))), found
 
     def run_recorded(
         self, x: Values, timesteps: int | None = None, guess: Mapping[str, Spikes] | None = None
@@ -119,7 +130,9 @@ class OnnxRuntime(base.Runtime):
 class _Steps(base.Session):
     """The step graph with its states carried from one call to the next."""
 
-    def __init__(self, model: Any, bundle: Bundle, network_ends: Ends, batch: int) -> None:
+    def __init__(
+        self, model: Any, bundle: Bundle, network_ends: Ends, batch: int, begin: Mapping[str, Array] | None
+    ) -> None:
         self._model = model
         self.ends = network_ends
         self.batch = batch
@@ -127,7 +140,7 @@ class _Steps(base.Session):
         self._outputs = _names(bundle)
         self._infos = bundle.manifest.states
         self._initial = states.initial(bundle, batch)
-        self._states: dict[str, Array] = self._initial
+        self._states = self._initial if begin is None else states.given(self._infos, begin, batch)
 
     def advance(self, frames: Arrays) -> Arrays:
         """One call of the step graph."""

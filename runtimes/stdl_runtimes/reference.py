@@ -7,7 +7,7 @@ product per few samples, and where one frame is repeated, what lies before the f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,12 +15,13 @@ import nir
 import numpy as np
 import numpy.typing as npt
 
-from stdl_export.bundle import Bundle, Values
+from stdl_export.bundle import Bundle, StateInfo, Values
 from stdl_export.graph import NodeName
 from stdl_export.primitives import Window, conv_groups, conv_window, flatten_dims, pool_window
 from stdl_export.program import Component, Node, Program, program
 from stdl_export.semantics import Discrete, Synapse
 from stdl_runtimes import base, ends
+from stdl_runtimes import states as begun
 from stdl_runtimes.base import Array, Device, Recorded, Spikes
 from stdl_runtimes.ends import Arrays
 
@@ -79,11 +80,13 @@ def run(
 class Session(base.Session):
     """The graph step by step, with the states kept in between."""
 
-    def __init__(self, network: nir.NIRGraph, batch: int) -> None:
+    def __init__(self, network: nir.NIRGraph, batch: int, states: Mapping[StateName, Array] | None = None) -> None:
         self._program = program(network)
         self.ends = ends.of_program(self._program)
         self.batch = batch
         self.reset()
+        if states is not None:
+            self._simulation.states |= states
 
     def advance(self, frames: Arrays) -> Arrays:
         """Copies: what a readout puts out may be its very state."""
@@ -102,9 +105,10 @@ class Reference(base.Runtime):
     shows_spikes = True
     modes = ("sequence",)  # a session takes the very same steps, so a second row would compare it with itself
 
-    def __init__(self, network: nir.NIRGraph) -> None:
+    def __init__(self, network: nir.NIRGraph, infos: Sequence[StateInfo] = ()) -> None:
         self.network = network
         self.ends = ends.of_program(program(network))
+        self._infos = infos  # what a bundle calls the states
 
     def outputs(self, x: Arrays, timesteps: int) -> Arrays:
         """Outputs [T, B, ...] of a fresh sequence."""
@@ -117,14 +121,28 @@ class Reference(base.Runtime):
         result = run(self.network, x, T=timesteps)
         return Recorded(result.outputs, result.spikes)
 
-    def session(self, batch: int) -> Session:
+    def session(self, batch: int, states: Mapping[str, Array] | None = None) -> Session:
         """A session of `batch` samples."""
-        return Session(self.network, batch)
+        if states is None:
+            return Session(self.network, batch)
+        given = begun.given(self._infos, states, batch)
+        return Session(self.network, batch, {(i.node, i.var): _turned(i.var, given[i.input]) for i in self._infos})
+
+    def run_to_states(self, x: Values, timesteps: int | None = None) -> tuple[ends.Result, dict[str, Array]]:
+        """The states that the bundle names; it has none where it holds no step graph."""
+        result = run(self.network, x, T=timesteps, spikes=False, states=True)
+        last = {info.input: _turned(info.var, result.states[info.node, info.var]) for info in self._infos}
+        return ends.plain(result.outputs), last
+
+
+def _turned(var: str, state: Array) -> Array:
+    """A Delay's queue is [steps, B, ...] here and [B, steps, ...] in bundles."""
+    return state.swapaxes(0, 1) if var == "delay" else state
 
 
 def load(bundle: Bundle, device: Device) -> Reference:
     """The reference needs the bundle's graph and nothing else; it always runs on the CPU."""
-    return Reference(bundle.graph())
+    return Reference(bundle.graph(), bundle.manifest.states)
 
 
 # --- the walk over the graph ----------------------------------------------------------------------------------------

@@ -10,18 +10,18 @@ import functools
 import importlib
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from stdl_export.bundle import GRAPH, Bundle, EngineInfo, Manifest
+from stdl_export.bundle import GRAPH, Bundle, EngineInfo, Manifest, Values
 from stdl_export.common.errors import BadInput, Unavailable, one_line
 from stdl_runtimes import base, cuda, ends, states
-from stdl_runtimes.base import Device, Mode
+from stdl_runtimes.base import Array, Device, Mode
 from stdl_runtimes.cuda import Cuda
-from stdl_runtimes.ends import Arrays
+from stdl_runtimes.ends import Arrays, Result
 
 log = logging.getLogger("stdl")
 
@@ -45,6 +45,7 @@ class Engine:
 
     handle: Any
     batch: tuple[int, int, int]
+    final_states: bool = False
 
 
 class TensorRt(base.Runtime):
@@ -63,16 +64,29 @@ class TensorRt(base.Runtime):
 
     def outputs(self, x: Arrays, timesteps: int) -> Arrays:
         """Outputs [T, B, ...]; a batch larger than the engine takes is run in parts, a smaller one is filled up."""
-        engine, axis, found = self._engine("sequence"), self.ends.batch_axis, []
-        for part in self.ends.parts(x, engine.batch[2]):
-            filled = _filled(part, axis, engine.batch[0])
-            outputs = self._bind(engine, self.ends.samples(filled)).run(filled)
-            found.append({name: output[:, : self.ends.samples(part)] for name, output in outputs.items()})
-        return ends.joined(found)
+        return ends.joined([outputs for outputs, _ in self._run(x, ())])
 
-    def session(self, batch: int) -> base.Session:
+    def run_to_states(self, x: Values, timesteps: int | None = None) -> tuple[Result, dict[str, Array]]:
+        """The same with one more copy from the device for each state."""
+        states.check_final(self._engine("sequence").final_states, self._bundle)
+        arrays, _ = self.ends.sequence(x, timesteps)
+        infos = self._bundle.manifest.states
+        parts = list(self._run(arrays, [info.output for info in infos]))
+        last = {info.input: np.concatenate([found[info.output] for _, found in parts]) for info in infos}
+        return ends.plain(ends.joined([outputs for outputs, _ in parts])), last
+
+    def _run(self, x: Arrays, wanted: Sequence[str]) -> Iterator[tuple[Arrays, Arrays]]:
+        """For each part of the samples its outputs, and the `wanted` states [B, ...]."""
+        engine, axis = self._engine("sequence"), self.ends.batch_axis
+        for part in self.ends.parts(x, engine.batch[2]):
+            filled, real = _filled(part, axis, engine.batch[0]), self.ends.samples(part)
+            bound = self._bind(engine, self.ends.samples(filled))
+            outputs = {name: output[:, :real] for name, output in bound.run(filled).items()}
+            yield outputs, {name: state[:real] for name, state in bound.read(wanted).items()}
+
+    def session(self, batch: int, states: Mapping[str, Array] | None = None) -> base.Session:
         """A session on the step engine, with buffers of its own."""
-        return _Steps(self._device, self._engine("step"), self._bundle, batch)
+        return _Steps(self._device, self._engine("step"), self._bundle, batch, states)
 
     def close(self) -> None:
         """Give back all memory on the device but that of sessions."""
@@ -136,6 +150,15 @@ class Bound:
         self._device.wait()
         return {tensor.node: self._staged[tensor.name].copy() for tensor in self._outputs}
 
+    def read(self, names: Sequence[str]) -> Arrays:
+        """What else the last run left on the device."""
+        for name in set(names) - set(self._staged):
+            self._staged[name] = self._device.pinned(self.shapes[name])
+        for name in names:
+            self._device.download(self.addresses[name], self._staged[name])
+        self._device.wait()
+        return {name: self._staged[name].copy() for name in names}
+
     def close(self) -> None:
         """Give back the memory."""
         for address in self.addresses.values():
@@ -151,7 +174,9 @@ class _Steps(base.Session):
     gives wrong results where input and output share an address.
     """
 
-    def __init__(self, device: Cuda, engine: Engine, bundle: Bundle, batch: int) -> None:
+    def __init__(
+        self, device: Cuda, engine: Engine, bundle: Bundle, batch: int, begin: Mapping[str, Array] | None
+    ) -> None:
         smallest, _, largest = engine.batch
         if batch > largest:
             raise BadInput(f"the step engine takes {largest} samples, not {batch}: build it with --batch {batch}")
@@ -166,7 +191,7 @@ class _Steps(base.Session):
             {into: self._bound.addresses[into] for into, _ in self._names},
             {into: self._bound.addresses[out] for into, out in self._names},
         ]
-        self.reset()
+        self._upload(self._initial if begin is None else self._begun(bundle, begin))
 
     def advance(self, frames: Arrays) -> Arrays:
         """One execution; the sets change places."""
@@ -179,8 +204,15 @@ class _Steps(base.Session):
         return {name: output[: self.batch] for name, output in outputs.items()}
 
     def reset(self) -> None:
-        """The states as they start, into the set that the next step reads."""
-        for name, array in self._initial.items():
+        """The states as they start."""
+        self._upload(self._initial)
+
+    def _begun(self, bundle: Bundle, begin: Mapping[str, Array]) -> Arrays:
+        return _filled(states.given(bundle.manifest.states, begin, self.batch), 0, self._size)
+
+    def _upload(self, arrays: Arrays) -> None:
+        """Into the set that the next step reads."""
+        for name, array in arrays.items():
             self._device.upload(array, self._sets[0][name])
         self._device.wait()
 
@@ -211,7 +243,7 @@ def _engines(bundle: Bundle, gpu: Cuda) -> dict[Mode, Engine]:
     for info in bundle.manifest.engines:
         try:
             _check(info, bundle, gpu)
-            found[info.mode] = Engine(_deserialise(_module(info.flavour), bundle, info), info.batch)
+            found[info.mode] = Engine(_deserialise(_module(info.flavour), bundle, info), info.batch, info.final_states)
         except Unavailable as reason:  # noqa: PERF203 (there are but a few engines)
             refusals[f"{info.file}: {reason}"] = info.mode
     if not found:

@@ -27,7 +27,17 @@ from stdl_export.onnx.emitter import Emitter
 from stdl_export.onnx.loop import LoopCell
 from stdl_export.onnx.neuron import NeuronCell
 from stdl_export.onnx.rows import ROWS
-from stdl_export.onnx.time import TIMESTEPS, Axis, TimeForm, Value, delayed, over_time, resolve
+from stdl_export.onnx.time import (
+    TIMESTEPS,
+    Axis,
+    TimeForm,
+    Value,
+    delayed,
+    over_time,
+    over_time_to_states,
+    queue_after,
+    resolve,
+)
 from stdl_export.primitives import Shape
 from stdl_export.program import Component, Node, Program, Source, program
 
@@ -51,16 +61,26 @@ class State:
     initial: NDArray[np.float32]
 
 
-def sequence(graph: nir.NIRGraph, form: TimeForm = "auto") -> onnx.ModelProto:
+def sequence(graph: nir.NIRGraph, form: TimeForm = "auto", final_states: bool = False) -> onnx.ModelProto:
     """All T steps at once: `input` [T, B, ...] (or [B, ...] where it repeats) -> `output` [T, B, ...].
 
     Several inputs or outputs carry the names of their nodes. T is `stdl.T` of the graph, else dynamic: then it is the
-    inputs' first size, or, where they repeat, one more input `timesteps`, int64 [1].
+    inputs' first size, or, where they repeat, one more input `timesteps`, int64 [1]. final_states: every state comes
+    out too, [B, ...] after the last step, called as in the step graph, which can go on from there.
     """
     made = lowerable(graph)
     form = resolve(form, made.settings.T)
-    emit, axis, frames = open_sequence(made)
-    values = walk(made, emit, frames, in_sequence(axis, form), axis)
+    held = {(state.node, state.var): state for state in states(graph)} if final_states else {}
+    emit, axis, frames = open_sequence(made, [state.output for state in held.values()])
+
+    def to_states(cell: Cell, arriving: list[Value]) -> dict[NodeName, Value]:
+        values, last = in_sequence_to_states(axis, form, cell, arriving)
+        for each, value in zip(cell.held, last, strict=True):
+            state = held[each.path, each.var]
+            emit.output(value, state.output, ["batch", *state.shape])
+        return values
+
+    values = walk(made, emit, frames, to_states if final_states else in_sequence(axis, form), axis)
     close_sequence(made, axis, values)
     return model(emit, made, "sequence", form)
 
@@ -157,6 +177,18 @@ def in_sequence(axis: Axis, form: TimeForm) -> LowerCell:
         return {path: Value(name, timed=True) for path, name in finished.items()}
 
     return lower
+
+
+def in_sequence_to_states(
+    axis: Axis, form: TimeForm, cell: Cell, arriving: list[Value]
+) -> tuple[dict[NodeName, Value], list[str]]:
+    """The same, and the cell's states after the last step; a loop that nobody reads runs too."""
+    if isinstance(cell, DelayCell):
+        queue = [queue_after(axis, cell.node, arriving[0])] if cell.held else []
+        return {cell.name: delayed(axis, cell.node, arriving[0])}, queue
+    outputs, last = over_time_to_states(axis, cell, arriving, form)
+    finished = cell.finish(axis.emit, [value.name for value in outputs])
+    return {path: Value(name, timed=True) for path, name in finished.items()}, last
 
 
 def walk(

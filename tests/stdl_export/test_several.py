@@ -14,6 +14,7 @@ from stdl_export import bundle as bundles
 from stdl_export import cli
 from stdl_export import graph as graphs
 from stdl_export.common import console
+from stdl_export.common.errors import BadInput, Unavailable
 from stdl_runtimes import base, reference
 from stdl_runtimes import cli as validation
 
@@ -184,3 +185,39 @@ def test_random_programs(tmp_path_factory, graph):
     graphs.write(graph, folder / "net.nir")
     assert export(folder / "net.nir", "--target", "onnx", "--golden", 3, "--out", folder / "out") == 0
     assert validate(folder / "out", "--runtime", "onnxruntime") == 0
+
+
+@MODES
+@pytest.mark.parametrize("T", [4, None])
+def test_a_session_goes_on_from_the_states_of_a_sequence(here, mode, T):
+    graphs.write(network(mode, T), here / "net.nir")
+    arguments = ["net.nir", "--target", "onnx", "--golden", 2]
+    assert export(*arguments, "--final-states", "--out", "out") == 0
+    assert validate("out", "--runtime", "onnxruntime") == 0
+    bundle, x = bundles.load(here / "out"), inputs(mode, T=7)
+    assert bundle.manifest.final_states
+    first = {name: each if mode == "repeat" else each[:4] for name, each in x.items()}
+    expected = reference.run(network(mode, None), x, T=7).outputs
+    for name in ("reference", "onnxruntime"):
+        with base.load(bundle, name) as runtime:
+            outputs, states = runtime.run_to_states(first, 4)
+            np.testing.assert_allclose(outputs[DEEP], expected[DEEP][:4], atol=1e-5)
+            with runtime.session(4, states) as session:
+                for t in range(4, 7):
+                    frame = {node: each if mode == "repeat" else each[t] for node, each in x.items()}
+                    np.testing.assert_allclose(session.step(frame)[DEEP], expected[DEEP][t], atol=1e-5)
+                session.reset()
+                frame = {node: each if mode == "repeat" else each[0] for node, each in x.items()}
+                np.testing.assert_allclose(session.step(frame)[DEEP], expected[DEEP][0], atol=1e-5)
+            with pytest.raises(BadInput, match=r"there is no state 'state\..*' \(3, "):
+                runtime.session(3, states)
+    assert export(*arguments, "--out", "plain") == 0
+    with base.load(bundles.load(here / "plain")) as runtime, pytest.raises(Unavailable, match="with --final-states"):
+        runtime.run_to_states(first, 4)
+
+
+def test_final_states_where_there_are_none(here, capsys):
+    graphs.write(network(), here / "net.nir")
+    for wrong in (["--target", "nir", "--out", "a.nir"], ["--target", "onnx", "--mode", "step", "--out", "a"]):
+        assert export("net.nir", *wrong, "--final-states") == 2
+        assert "--final-states" in capsys.readouterr().err
