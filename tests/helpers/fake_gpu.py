@@ -58,7 +58,7 @@ class FakeCuda:
 class FakeEngine:
     """As `ICudaEngine` of an engine built from a graph of the reference; T is fixed, the batch is dynamic."""
 
-    def __init__(self, graph, cuda, mode, states, T, repeated):
+    def __init__(self, graph, cuda, mode, states, T, repeated, final_states=False):
         self.cuda, self.mode, self.states, self.T, self.repeated = cuda, mode, states, T, repeated
         self.program = program(graph)
         self.given, self.shown = lower.input_names(self.program), lower.output_names(self.program)  # node -> tensor
@@ -67,10 +67,12 @@ class FakeEngine:
         for front, names in (([] if repeated else timed, self.given), (timed, self.shown)):
             self.shapes |= {name: [*front, -1, *self.program.nodes[path].shape] for path, name in names.items()}
         self.inputs = list(self.given.values())
-        if mode == "step":
-            for info in states:
-                self.shapes[info.input] = self.shapes[info.output] = [-1, *info.shape]
+        for info in states if mode == "step" or final_states else ():
+            self.shapes[info.output] = [-1, *info.shape]
+            if mode == "step":
+                self.shapes[info.input] = self.shapes[info.output]
                 self.inputs.append(info.input)
+        self.final_states = final_states
         self.num_io_tensors = len(self.shapes)
         self.contexts = []
 
@@ -151,6 +153,8 @@ class FakeContext:
         ]
         for path, name in engine.shown.items():
             self._write(name, np.stack([values[path] for values in steps]))
+        for info in engine.states if engine.final_states else ():
+            self._write(info.output, simulation.states[info.node, info.var])
 
 
 class FakeTensorRt:
