@@ -12,7 +12,7 @@ import math
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -27,7 +27,7 @@ from stdl_export.common.config import read_json, validate
 from stdl_export.common.errors import BadInput, one_line
 from stdl_export.common.files import atomic_file, atomic_folder, inside, sha256
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2  # 1: one input and one output, with no names
 MANIFEST = "manifest.json"
 GRAPH = "graph.nir"
 GOLDEN = "golden.npz"
@@ -35,7 +35,12 @@ GOLDEN = "golden.npz"
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_ARRAY_BYTES = 8 << 30  # all arrays of an .npz file together, unpacked
 
-COUNT = "count:"
+INPUT, OUTPUT, COUNT = "input", "output", "count:"
+
+Array = NDArray[np.float32]
+
+Values = Array | Mapping[graphs.NodeName, Array]
+"""What goes in or comes out: an array, or, of several Inputs or Outputs, one for each by its name."""
 
 Precision = Literal["fp32"]
 Origin = Literal["trained", "reference"]
@@ -45,13 +50,32 @@ class _Model(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class InputInfo(_Model):
-    """What goes in: shape without T and B; `repeat` is one frame [B, ...] for all steps, `sequence` is [T, B, ...]."""
+class TensorInfo(_Model):
+    """An Input or Output by its path, and what its tensor is called in graphs and engines; shape without T and B."""
 
+    node: str
+    name: str
     shape: tuple[pydantic.PositiveInt, ...]
     dtype: Literal["float32"] = "float32"
-    encoding: str | None = None
+
+
+class InputInfo(_Model):
+    """What goes in, all of it alike: `repeat` is one frame [B, ...] for all steps, `sequence` is [T, B, ...].
+
+    encoding: how the data set's samples become that, where there is one Input and it is known.
+    """
+
     mode: graphs.InputMode
+    encoding: str | None = None
+    tensors: tuple[TensorInfo, ...] = pydantic.Field(min_length=1)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the one Input; BadInput where there are several."""
+        if len(self.tensors) != 1:
+            names = ", ".join(f"'{tensor.node}'" for tensor in self.tensors)
+            raise BadInput(f"the network has {len(self.tensors)} Inputs, {names}: give an array for each, by name")
+        return self.tensors[0].shape
 
 
 class DataInfo(_Model):
@@ -63,10 +87,15 @@ class DataInfo(_Model):
 
 
 class OutputInfo(_Model):
-    """What comes out: shape without T and B, and how the T outputs become one answer."""
+    """What comes out, and how the T outputs of each Output become one answer.
 
-    shape: tuple[pydantic.PositiveInt, ...]
+    prediction: the Output that classifies the sample, the only one that classes and labels are about; None where there
+    are several and none was named.
+    """
+
     decoding: graphs.Decoding
+    prediction: str | None
+    tensors: tuple[TensorInfo, ...] = pydantic.Field(min_length=1)
 
 
 class GoldenInfo(_Model):
@@ -106,6 +135,7 @@ class EngineInfo(_Model):
     tf32: bool
     batch: tuple[pydantic.PositiveInt, pydantic.PositiveInt, pydantic.PositiveInt]
     timesteps: pydantic.PositiveInt | None
+    final_states: bool = False
     compute_capability: str | None
     graph_sha256: str
 
@@ -113,7 +143,7 @@ class EngineInfo(_Model):
 class Manifest(_Model):
     """`manifest.json`. dt in seconds; timesteps is None where T is dynamic; files maps names to SHA-256."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     network: str
     timesteps: pydantic.PositiveInt | None
     dt: pydantic.PositiveFloat
@@ -126,6 +156,8 @@ class Manifest(_Model):
     golden: GoldenInfo
     tolerances: Tolerances = Tolerances()
     states: tuple[StateInfo, ...] = ()
+    final_states: bool = False
+    """Does model.onnx put out every state after the last step, each as its `output`?"""
     engines: tuple[EngineInfo, ...] = ()
     versions: dict[str, str]
     files: dict[str, str] = {}
@@ -144,35 +176,71 @@ class Golden:
     [T, B, ...]; labels: [B]; counts: spikes of each neuron summed over T, by node, int [B, ...].
     """
 
-    input: NDArray[np.float32]
-    output: NDArray[np.float32]
+    input: Values
+    output: Values
     labels: NDArray[np.integer[Any]] | None = None
     counts: dict[graphs.NodeName, NDArray[np.integer[Any]]] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
         """B."""
-        return int(self.output.shape[1])
+        return int(self._first_output.shape[1])
+
+    @property
+    def timesteps(self) -> int:
+        """T."""
+        return len(self._first_output)
+
+    @property
+    def _first_output(self) -> Array:
+        return next(iter(labelled(OUTPUT, self.output).values()))
 
     def check(self, where: str) -> None:
         """Refuse arrays that do not fit each other."""
-        if not self.input.dtype == self.output.dtype == np.float32 or self.input.ndim < 2 or self.output.ndim < 3:
-            raise BadInput(f"{where}: input [B, ...] or [T, B, ...] and output [T, B, ...] must be float32")
+        inputs, outputs = labelled(INPUT, self.input), labelled(OUTPUT, self.output)
+        for arrays, axes in ((inputs, 2), (outputs, 3)):
+            if not arrays or any(each.dtype != np.float32 or each.ndim < axes for each in arrays.values()):
+                raise BadInput(f"{where}: input [B, ...] or [T, B, ...] and output [T, B, ...] must be float32")
         batched = dict(self.counts) if self.labels is None else {"labels": self.labels, **self.counts}
         for name, array in batched.items():
             if array.dtype.kind not in "iu" or array.shape[:1] != (self.samples,):
                 raise BadInput(f"{where}: '{name}' must hold whole numbers, one row for each of {self.samples} samples")
-        if not self.samples or self.samples not in self.input.shape[:2]:
-            raise BadInput(f"{where}: input {self.input.shape} and output {self.output.shape} differ in samples")
+        for name, x in inputs.items():
+            if not self.samples or self.samples not in x.shape[:2]:
+                raise BadInput(f"{where}: {name} {x.shape} and output {self._first_output.shape} differ in samples")
+        for name, y in outputs.items():
+            if y.shape[:2] != self._first_output.shape[:2]:
+                raise BadInput(f"{where}: {name} {y.shape} and {self._first_output.shape} differ in time or samples")
 
     def head(self, samples: int, mode: graphs.InputMode) -> Golden:
         """The first samples only."""
         return Golden(
-            self.input[:samples] if mode == "repeat" else self.input[:, :samples],
-            self.output[:, :samples],
+            mapped(self.input, lambda x: x[:samples] if mode == "repeat" else x[:, :samples]),
+            mapped(self.output, lambda y: y[:, :samples]),
             None if self.labels is None else self.labels[:samples],
             {name: count[:samples] for name, count in self.counts.items()},
         )
+
+
+def mapped(values: Values, change: Callable[[Array], Array]) -> Values:
+    """The values, each of them changed."""
+    if isinstance(values, Mapping):
+        return {name: change(array) for name, array in values.items()}
+    return change(values)
+
+
+def labelled(kind: str, values: Values) -> dict[str, Array]:
+    """The values as `golden.npz` calls them: `input`, or of several `input:<node>`."""
+    if isinstance(values, Mapping):
+        return {f"{kind}:{name}": array for name, array in values.items()}
+    return {kind: values}
+
+
+def _unlabelled(kind: str, arrays: Mapping[str, Array]) -> Values | None:
+    """The inverse; None where there are none."""
+    mark = f"{kind}:"
+    several = {name.removeprefix(mark): array for name, array in arrays.items() if name.startswith(mark)}
+    return several or arrays.get(kind)
 
 
 @dataclass(frozen=True)
@@ -279,9 +347,12 @@ def _undone_on_error(bundle: Path, aside: Path, names: list[str]) -> Iterator[No
 
 
 def write_golden(golden: Golden, path: Path) -> None:
-    """Write `golden.npz`: arrays `input`, `output`, `labels` (where known) and `count:<node>`."""
+    """Write `golden.npz`: arrays `input`, `output`, `labels` (where known) and `count:<node>`.
+
+    Of several Inputs or Outputs they are `input:<node>`, `output:<node>`.
+    """
     golden.check("golden samples")
-    arrays: dict[str, Any] = {"input": golden.input, "output": golden.output}
+    arrays: dict[str, Any] = labelled(INPUT, golden.input) | labelled(OUTPUT, golden.output)
     if golden.labels is not None:
         arrays["labels"] = golden.labels
     arrays |= {COUNT + name: count for name, count in golden.counts.items()}
@@ -293,9 +364,10 @@ def read_golden(path: Path) -> Golden:
     """Read `golden.npz` as an untrusted file: no pickles, sizes limited, shapes that fit each other."""
     arrays = read_arrays(path)
     counts = {name.removeprefix(COUNT): array for name, array in arrays.items() if name.startswith(COUNT)}
-    if missing := {"input", "output"} - set(arrays):
-        raise BadInput(f"'{path}' holds no golden samples: '{min(missing)}' is missing")
-    golden = Golden(arrays["input"], arrays["output"], arrays.get("labels"), counts)
+    x, y = _unlabelled(INPUT, arrays), _unlabelled(OUTPUT, arrays)
+    if x is None or y is None:
+        raise BadInput(f"'{path}' holds no golden samples: '{INPUT if x is None else OUTPUT}' is missing")
+    golden = Golden(x, y, arrays.get("labels"), counts)
     golden.check(f"'{path}'")
     return golden
 
@@ -335,15 +407,37 @@ def _read_manifest(path: Path) -> Manifest:
 
 def _misfit(manifest: Manifest, graph: nir.NIRGraph) -> str | None:
     """What the manifest says of inputs and outputs that the graph says otherwise; None where they agree."""
-    shapes = graphs.shapes(graph)
-    into, out = shapes[graphs.input_name(graph)], shapes[graphs.output_name(graph)]
-    if manifest.input.shape != into or manifest.output.shape != out:
-        return f"it says {manifest.input.shape} -> {manifest.output.shape}, the graph {into} -> {out}"
-    if manifest.classes is not None and len(manifest.classes) != math.prod(out):
-        return f"it names {len(manifest.classes)} classes for {math.prod(out)} outputs"
-    if manifest.data is not None and not len(manifest.data.mean) == len(manifest.data.std) == into[0]:
-        return f"it normalises {len(manifest.data.mean)} channels of {into[0]}"
+    shapes, found = graphs.shapes(graph), manifest.output
+    for kind, tensors, paths in (
+        ("Inputs", manifest.input.tensors, graphs.inputs(graph)),
+        ("Outputs", found.tensors, graphs.outputs(graph)),
+    ):
+        said, real = {tensor.node: tensor.shape for tensor in tensors}, {path: shapes[path] for path in paths}
+        if said != real or len(said) != len(tensors):
+            return f"its {kind} are {_shapes(said)}, the graph's {_shapes(real)}"
+    if found.prediction not in (None, *graphs.outputs(graph)):
+        return f"its prediction '{found.prediction}' is no Output of the graph"
+    if manifest.classes is not None and (reason := class_misfit(graph, found.prediction, manifest.classes)):
+        return reason
+    if manifest.data is None:
+        return None
+    if len(manifest.input.tensors) != 1:
+        return f"it normalises the samples of a data set for {len(manifest.input.tensors)} Inputs"
+    if not len(manifest.data.mean) == len(manifest.data.std) == manifest.input.shape[0]:
+        return f"it normalises {len(manifest.data.mean)} channels of {manifest.input.shape[0]}"
     return None
+
+
+def class_misfit(graph: nir.NIRGraph, prediction: graphs.NodeName | None, classes: Sequence[str]) -> str | None:
+    """Why class names do not fit the Output that they are about; None where they do."""
+    if prediction is None:
+        return f"it names {len(classes)} classes, but not which of the Outputs is the prediction"
+    outputs = math.prod(graphs.shapes(graph)[prediction])
+    return None if len(classes) == outputs else f"it names {len(classes)} classes for {outputs} outputs"
+
+
+def _shapes(shapes: Mapping[graphs.NodeName, tuple[int, ...]]) -> str:
+    return ", ".join(f"'{name}' {shape}" for name, shape in shapes.items())
 
 
 def _refuse_unnamed(path: Path, manifest: Manifest) -> None:

@@ -17,7 +17,7 @@ import pydantic
 
 from stdl_export import dialects, golden, source, targets
 from stdl_export import graph as graphs
-from stdl_export.bundle import Bundle, Precision
+from stdl_export.bundle import Bundle, Precision, class_misfit
 from stdl_export.common import console
 from stdl_export.common.config import apply_settings, validate
 from stdl_export.common.errors import BadInput
@@ -54,6 +54,8 @@ class Overrides(pydantic.BaseModel):
 
     network: str | None = None
     classes: tuple[str, ...] | None = None
+    prediction: str | None = None
+    """The one of several Outputs that classifies a sample."""
     dt: pydantic.PositiveFloat | None = None
     reset: graphs.Reset | None = None
     input: graphs.InputMode | None = None
@@ -76,6 +78,7 @@ class Options:
     batch: str
     precision: Precision
     time_form: TimeForm
+    final_states: bool
     golden: int | None
     inputs: Path | None
     set: tuple[str, ...]
@@ -133,9 +136,12 @@ def _list_dialects(context: click.Context, _parameter: click.Parameter, wanted: 
     "--precision", type=click.Choice(get_args(Precision)), default="fp32", help="Arithmetic of what is written."
 )
 @click.option("--time-form", type=click.Choice(TIME_FORMS), default="auto", help="How ONNX graphs say T steps.")
+@click.option("--final-states", is_flag=True, help="Sequences put out their states too: steps can go on from there.")
 @click.option("--golden", type=click.IntRange(min=1), help="How many golden samples to keep, or to compute.")
 @click.option(
-    "--inputs", type=click.Path(path_type=Path), help="FILE.npz with `input` (and `labels`) for golden samples."
+    "--inputs",
+    type=click.Path(path_type=Path),
+    help="FILE.npz with `input` (of several Inputs: with their names) and `labels`, if any, for golden samples.",
 )
 @click.option("--explain", is_flag=True, help="Print what is in the graph and which targets take it; write nothing.")
 @click.option("--set", multiple=True, metavar="KEY=VALUE", help=f"{', '.join(Overrides.model_fields)}; repeatable.")
@@ -155,9 +161,15 @@ def export(options: Options) -> None:
     profile = Profile.parse(options.batch)
     overrides = validate(Overrides, apply_settings({}, options.set), "--set")
     opened = source.read(options.source)
-    opened = replace(opened, name=overrides.network or opened.name, classes=overrides.classes or opened.classes)
+    opened = replace(
+        opened,
+        name=overrides.network or opened.name,
+        classes=overrides.classes or opened.classes,
+        prediction=overrides.prediction or opened.prediction,
+    )
     graph = graphs.with_settings(opened.graph, _settings(opened.graph, overrides, options))
-    job = Job(graph, MODES[options.mode], options.time_form, profile, options.precision)
+    modes = MODES[options.mode]
+    job = Job(graph, modes, options.time_form, profile, options.precision, options.final_states)
     if options.explain:
         _explain(opened, job, options, overrides, names)
         return
@@ -168,9 +180,9 @@ def export(options: Options) -> None:
         _write_one(job, names[0], one_file)
         _say(opened.graph, graph)
         return
-    outputs = math.prod(graphs.shapes(graph)[graphs.output_name(graph)])
-    if opened.classes is not None and len(opened.classes) != outputs:
-        raise BadInput(f"--set classes: {len(opened.classes)} names for {outputs} outputs: give one for each")
+    predicted = targets.prediction(graph, opened.prediction)
+    if opened.classes is not None and (reason := class_misfit(graph, predicted, opened.classes)):
+        raise BadInput(f"--set classes: {reason}: give one for each, and --set prediction=OUTPUT of several Outputs")
     targets.check(job, names)
     if options.out is None:
         assert opened.bundle is not None, "it was checked"
@@ -208,6 +220,10 @@ def _check_options(options: Options, names: Sequence[str], one_file: Path | None
     samples = options.golden is not None or options.inputs is not None
     if options.explain and (options.out is not None or samples):
         raise BadInput("--explain writes nothing: leave --out, --golden and --inputs out")
+    if options.final_states and names and not {"onnx", "tensorrt"} & set(names):
+        raise BadInput(f"--final-states: {', '.join(names)} has no such outputs: add --target onnx or tensorrt")
+    if options.final_states and options.mode == "step":
+        raise BadInput("--final-states: a step graph always puts out its states: leave it out, or take --mode both")
     if one_file is not None and samples:
         raise BadInput(
             f"--out '{one_file}': one {one_file.suffix} file holds no golden samples: "

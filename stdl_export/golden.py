@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import nir
 import numpy as np
 from numpy.typing import NDArray
 
 from stdl_export import graph as graphs
-from stdl_export.bundle import Golden, Origin, read_arrays
+from stdl_export.bundle import INPUT, Golden, Origin, Values, labelled, mapped, read_arrays
 from stdl_export.common.errors import BadInput
 from stdl_export.source import Recorded
 from stdl_runtimes import reference
@@ -37,8 +39,8 @@ def choose(
     """
     mode = graphs.settings(graph).input
     if inputs is not None:
-        x, labels = read_inputs(inputs)
-        x = x[:samples] if mode == "repeat" else x[:, :samples]
+        x, labels = read_inputs(inputs, graphs.inputs(graph))
+        x = mapped(x, lambda each: each[:samples] if mode == "repeat" else each[:, :samples])
         return from_reference(graph, x, None if labels is None else labels[:samples]), "reference"
     if recorded is None:
         return from_reference(graph, seeded_input(graph, samples or SAMPLES)), "reference"
@@ -49,48 +51,76 @@ def choose(
     return from_reference(graph, golden.input, golden.labels), "reference"
 
 
-def from_reference(graph: nir.NIRGraph, x: NDArray[np.float32], labels: NDArray[np.integer] | None = None) -> Golden:
+def from_reference(graph: nir.NIRGraph, x: Values, labels: NDArray[np.integer] | None = None) -> Golden:
     """What the reference gives for inputs x: [B, ...] where `stdl.input` is "repeat", else [T, B, ...]."""
-    if not np.isfinite(x).all():
+    if not all(np.isfinite(each).all() for each in labelled(INPUT, x).values()):
         raise BadInput("the golden inputs hold NaN or infinity")
     result = _run(graph, x)
     counts = {name: fired.sum(axis=0, dtype=np.int32) for name, fired in result.spikes.items()}
-    golden = Golden(np.asarray(x, dtype=np.float32), result.output, labels, counts)
+    output = result.output if len(result.outputs) == 1 else result.outputs
+    golden = Golden(mapped(x, lambda each: np.asarray(each, dtype=np.float32)), output, labels, counts)
     golden.check("golden samples")
     return golden
 
 
-def seeded_input(graph: nir.NIRGraph, samples: int) -> NDArray[np.float32]:
-    """Normal numbers from a fixed seed, times the power of two at which most layers spike, but not always."""
-    said = graphs.settings(graph)
-    shape = (samples, *graphs.shapes(graph)[graphs.input_name(graph)])
-    size = shape if said.input == "repeat" else (said.T or STEPS, *shape)
-    if math.prod(size) > MAX_DRAWN:
-        reason = f"seeded inputs of shape {size} are more than {MAX_DRAWN} numbers"
-        raise BadInput(f"{reason}: give fewer samples with --golden, or real ones with --inputs")
-    drawn = np.random.default_rng(SEED).normal(size=size)
-    x = drawn.astype(np.float32)
+def seeded_input(graph: nir.NIRGraph, samples: int) -> Values:
+    """Normal numbers from a fixed seed, times the power of two at which most layers spike, but not always.
+
+    Of several Inputs a dictionary; all have the same scale.
+    """
+    x = _drawn(graph, samples)
     if not graphs.neurons(graph):
         return x
-    trial = x[:TRIAL_SAMPLES] if said.input == "repeat" else x[:TRIAL_STEPS, :TRIAL_SAMPLES]
-    liveliness = {scale: _liveliness(graph, trial * np.float32(scale)) for scale in SCALES}
+    mode = graphs.settings(graph).input
+
+    def few(each: NDArray[np.float32]) -> NDArray[np.float32]:
+        return each[:TRIAL_SAMPLES] if mode == "repeat" else each[:TRIAL_STEPS, :TRIAL_SAMPLES]
+
+    trial = mapped(x, few)
+    liveliness = {scale: _liveliness(graph, _scaled(trial, scale)) for scale in SCALES}
     best = max(liveliness, key=liveliness.__getitem__)
     if liveliness[best][0] <= 0:
         log.warning("some layer never spikes, or always does, on seeded input: give real samples with --inputs")
-    scaled: NDArray[np.float32] = x * np.float32(best)
-    return scaled
+    return _scaled(x, best)
 
 
-def read_inputs(path: Path) -> tuple[NDArray[np.float32], NDArray[np.integer] | None]:
-    """`input`, as the network takes it, and where given `labels` [B], of an .npz file."""
+def _drawn(graph: nir.NIRGraph, samples: int) -> Values:
+    """Normal numbers for every Input."""
+    said, shapes = graphs.settings(graph), graphs.shapes(graph)
+    front = (samples,) if said.input == "repeat" else (said.T or STEPS, samples)
+    sizes = {name: (*front, *shapes[name]) for name in graphs.inputs(graph)}
+    if sum(map(math.prod, sizes.values())) > MAX_DRAWN:
+        size = " and ".join(map(str, sizes.values()))
+        reason = f"seeded inputs of shape {size} are more than {MAX_DRAWN} numbers"
+        raise BadInput(f"{reason}: give fewer samples with --golden, or real ones with --inputs")
+    rng = np.random.default_rng(SEED)
+    drawn = {name: rng.normal(size=size).astype(np.float32) for name, size in sizes.items()}
+    return drawn if len(drawn) > 1 else next(iter(drawn.values()))
+
+
+def _scaled(x: Values, scale: float) -> Values:
+    return mapped(x, lambda each: each * np.float32(scale))
+
+
+def read_inputs(path: Path, names: Sequence[str]) -> tuple[Values, NDArray[np.integer] | None]:
+    """An array for each Input, as the network takes it, and where given `labels` [B], of an .npz file.
+
+    One Input's array is called `input`, those of several as their nodes or as in `golden.npz`, `input:<node>`.
+    """
     arrays = read_arrays(path)
-    x = arrays.get("input")
-    if x is None or x.dtype.kind not in "fiub" or x.ndim < 2:
-        raise BadInput(f"'{path}' has no array 'input' of numbers, [B, ...] or [T, B, ...]; it has {', '.join(arrays)}")
-    return x.astype(np.float32), arrays.get("labels")
+    found: dict[str, Any] = {}
+    for name in names:
+        wanted = [INPUT] if len(names) == 1 else [f"{INPUT}:{name}", name]
+        key = next((key for key in wanted if key in arrays), None)
+        x = None if key is None else arrays.pop(key)
+        if x is None or x.dtype.kind not in "fiub" or x.ndim < 2:
+            has = ", ".join([*found, *arrays])
+            raise BadInput(f"'{path}' has no array '{wanted[-1]}' of numbers, [B, ...] or [T, B, ...]; it has {has}")
+        found[name] = x.astype(np.float32)
+    return found if len(names) > 1 else found[names[0]], arrays.get("labels")
 
 
-def _liveliness(graph: nir.NIRGraph, x: NDArray[np.float32]) -> list[float]:
+def _liveliness(graph: nir.NIRGraph, x: Values) -> list[float]:
     """How far each layer is from silence, or from a spike of every neuron at every step, the one that is worst off
     first; below 0 where some fire more often than that.
     """
@@ -98,7 +128,7 @@ def _liveliness(graph: nir.NIRGraph, x: NDArray[np.float32]) -> list[float]:
     return sorted(min(rate, 1 - rate) for rate in rates)
 
 
-def _run(graph: nir.NIRGraph, x: NDArray[np.float32]) -> reference.Result:
+def _run(graph: nir.NIRGraph, x: Values) -> reference.Result:
     said = graphs.settings(graph)
     return reference.run(graph, x, T=None if said.input == "sequence" else said.T or STEPS)
 
@@ -106,4 +136,4 @@ def _run(graph: nir.NIRGraph, x: NDArray[np.float32]) -> reference.Result:
 def _still_hold(golden: Golden, before: graphs.Settings, now: graphs.Settings) -> bool:
     """A dynamic T takes outputs of any T; the decoding is not part of them."""
     same_step = (before.dt, before.dialect, before.reset, before.input) == (now.dt, now.dialect, now.reset, now.input)
-    return same_step and now.T in (None, len(golden.output))
+    return same_step and now.T in (None, golden.timesteps)

@@ -38,6 +38,7 @@ class Source:
     classes: tuple[str, ...] | None = None
     data: DataInfo | None = None
     encoding: str | None = None
+    prediction: graphs.NodeName | None = None
     bundle: Bundle | None = None
 
 
@@ -65,7 +66,8 @@ def _read_bundle(path: Path) -> Source:
     bundle = bundles.load(path)
     graph, manifest = bundle.graph(), bundle.manifest
     recorded = Recorded(bundle.golden(), manifest.golden.origin, graphs.settings(graph))
-    return Source(graph, manifest.network, recorded, manifest.classes, manifest.data, manifest.input.encoding, bundle)
+    encoding, prediction = manifest.input.encoding, manifest.output.prediction
+    return Source(graph, manifest.network, recorded, manifest.classes, manifest.data, encoding, prediction, bundle)
 
 
 def _read_run(path: Path) -> Source:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -25,15 +25,18 @@ from stdl_export.bundle import (
     OutputInfo,
     Precision,
     StateInfo,
+    TensorInfo,
     Tolerances,
 )
 from stdl_export.common.errors import StdlError
 from stdl_export.common.files import atomic_file, sha256
+from stdl_export.common.names import unknown
 from stdl_export.explain.drawing import check_size, dot, picture
 from stdl_export.explain.svg import svg
 from stdl_export.onnx import lower
 from stdl_export.onnx.probe import probe
 from stdl_export.onnx.time import TimeForm, resolve
+from stdl_export.program import Program, program
 from stdl_export.source import Source
 from stdl_export.tensorrt import Profile
 
@@ -52,14 +55,19 @@ class Job:
     form: TimeForm
     profile: Profile
     precision: Precision
+    final_states: bool = False
 
 
 @dataclass
 class Parts:
-    """What the targets add to a bundle's manifest; `notes` are for the summary, graph_sha256 is of its graph.nir."""
+    """What the targets add to a bundle's manifest; `notes` are for the summary, graph_sha256 is of its graph.nir.
+
+    final_states: of model.onnx; None where none was written.
+    """
 
     graph_sha256: str = ""
     states: tuple[StateInfo, ...] = ()
+    final_states: bool | None = None
     engines: list[EngineInfo] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -82,10 +90,12 @@ def _onnx(job: Job, folder: Path, parts: Parts) -> None:
     """Sequence graph and its probe, step graph and its states."""
     parts.versions["onnx"] = version("onnx")
     if "sequence" in job.modes:
-        lower.write(lower.sequence(job.graph, job.form), folder / SEQUENCE)
+        lower.write(lower.sequence(job.graph, job.form, job.final_states), folder / SEQUENCE)
+        parts.final_states = job.final_states
         lower.write(probe(job.graph, job.form), folder / PROBE)
     if "step" in job.modes:
         lower.write(lower.step(job.graph), folder / STEP)
+    if "step" in job.modes or job.final_states:
         _states(job, folder, parts)
 
 
@@ -94,7 +104,7 @@ def _tensorrt(job: Job, folder: Path, parts: Parts) -> None:
     flavour = tensorrt.flavour()
     (folder / "engine").mkdir(exist_ok=True)
     for mode in job.modes:
-        model = lower.sequence(job.graph, job.form) if mode == "sequence" else lower.step(job.graph)
+        model = lower.sequence(job.graph, job.form, job.final_states) if mode == "sequence" else lower.step(job.graph)
         engine = tensorrt.build(flavour, model.SerializeToString(), f"the {mode} graph", job.profile)
         file = flavour.file(mode)
         (folder / file).write_bytes(engine)
@@ -107,11 +117,12 @@ def _tensorrt(job: Job, folder: Path, parts: Parts) -> None:
                 tf32=False,
                 batch=job.profile.sizes,
                 timesteps=graphs.settings(job.graph).T if mode == "sequence" else None,
+                final_states=job.final_states and mode == "sequence",
                 compute_capability=flavour.compute_capability,
                 graph_sha256=parts.graph_sha256,
             )
         )
-    if "step" in job.modes:
+    if "step" in job.modes or job.final_states:
         _states(job, folder, parts)
     parts.versions[flavour.name] = flavour.version
     batch = ":".join(map(str, job.profile.sizes))
@@ -135,12 +146,6 @@ def write_drawing(graph: nir.NIRGraph, path: Path) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def _one_each(job: Job) -> None:
-    """A bundle describes one Input and one Output."""
-    graphs.input_name(job.graph)
-    graphs.output_name(job.graph)
-
-
 def _lowerable(job: Job) -> None:
     lower.lowerable(job.graph)
 
@@ -161,8 +166,8 @@ def _drawable(job: Job) -> None:
 
 TARGETS = {
     "nir": Target(_nir),
-    "onnx": Target(_onnx, (_one_each, _lowerable)),
-    "tensorrt": Target(_tensorrt, (_one_each, _lowerable, _engine_here, _engine_time)),
+    "onnx": Target(_onnx, (_lowerable,)),
+    "tensorrt": Target(_tensorrt, (_lowerable, _engine_here, _engine_time)),
     "dot": Target(_dot),
     "svg": Target(_svg, (_drawable,)),
 }
@@ -218,6 +223,7 @@ def add(bundle: Bundle, job: Job, targets: Sequence[str]) -> tuple[Bundle, list[
         return before.model_copy(
             update={
                 "states": parts.states or before.states,
+                "final_states": before.final_states if parts.final_states is None else parts.final_states,
                 "engines": tuple(engines),
                 "versions": before.versions | _versions() | parts.versions,
             }
@@ -238,23 +244,40 @@ def _states(job: Job, folder: Path, parts: Parts) -> None:
 
 
 def _manifest(source: Source, job: Job, parts: Parts, golden: GoldenInfo) -> Manifest:
-    said, shapes = graphs.settings(job.graph), graphs.shapes(job.graph)
+    said, made = graphs.settings(job.graph), program(job.graph)
     return Manifest(
         network=source.name,
         timesteps=said.T,
         dt=said.dt,
         dialect=said.dialect,
         reset=said.reset,
-        input=InputInfo(shape=shapes[graphs.input_name(job.graph)], encoding=source.encoding, mode=said.input),
+        input=InputInfo(mode=said.input, encoding=source.encoding, tensors=_tensors(made, lower.input_names(made))),
         data=source.data,
         classes=source.classes,
-        output=OutputInfo(shape=shapes[graphs.output_name(job.graph)], decoding=said.output),
+        output=OutputInfo(
+            decoding=said.output,
+            prediction=prediction(job.graph, source.prediction),
+            tensors=_tensors(made, lower.output_names(made)),
+        ),
         golden=golden,
         tolerances=Tolerances(precision=job.precision),
         states=parts.states,
+        final_states=bool(parts.final_states),
         engines=tuple(parts.engines),
         versions=_versions() | parts.versions,
     )
+
+
+def prediction(graph: nir.NIRGraph, named: graphs.NodeName | None) -> graphs.NodeName | None:
+    """The Output that classifies a sample: the only one, or the one that was named; BadInput where it is none."""
+    outputs = graphs.outputs(graph)
+    if named is not None and named not in outputs:
+        raise unknown("Output (--set prediction)", named, outputs)
+    return outputs[0] if len(outputs) == 1 else named
+
+
+def _tensors(made: Program, names: Mapping[graphs.NodeName, str]) -> tuple[TensorInfo, ...]:
+    return tuple(TensorInfo(node=path, name=name, shape=made.nodes[path].shape) for path, name in names.items())
 
 
 def _versions() -> dict[str, str]:

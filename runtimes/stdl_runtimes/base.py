@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from stdl_export.common.errors import BadInput, Unavailable
+from stdl_export.common.errors import Unavailable
 from stdl_export.common.names import unknown
+from stdl_runtimes.ends import Arrays, Ends, Result, only, plain
 
 if TYPE_CHECKING:
-    from stdl_export.bundle import Bundle
+    from stdl_export.bundle import Bundle, Values
 
 Array = npt.NDArray[np.float32]
 Spikes = npt.NDArray[np.bool_]
@@ -40,10 +41,15 @@ REGISTRY: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Recorded:
-    """Output [T, B, ...] of a run, and the spikes [T, B, ...] of each spiking node by its NIR name."""
+    """The outputs [T, B, ...] of a run, and the spikes [T, B, ...] of each spiking node, by their NIR names."""
 
-    output: Array
+    outputs: Arrays
     spikes: dict[str, Spikes]
+
+    @property
+    def output(self) -> Array:
+        """That of the one Output; BadInput where there are several."""
+        return only(self.outputs)
 
 
 class Opened:
@@ -62,9 +68,16 @@ class Opened:
 class Session(Opened, abc.ABC):
     """A network between steps: `step` takes a frame [B, ...], gives the output [B, ...] and keeps the state."""
 
+    ends: Ends
+    batch: int
+
+    def step(self, frame: Values) -> Result:
+        """Advance one time step: frame [B, ...] -> output [B, ...]; of several Inputs or Outputs a dictionary."""
+        return plain(self.advance(self.ends.frames(frame, self.batch)))
+
     @abc.abstractmethod
-    def step(self, frame: Array) -> Array:
-        """Advance one time step."""
+    def advance(self, frames: Arrays) -> Arrays:
+        """The same by node, with frames that were checked; what comes out is the caller's own."""
 
     @abc.abstractmethod
     def reset(self) -> None:
@@ -75,24 +88,37 @@ class Runtime(Opened, abc.ABC):
     """A bundle opened in one engine."""
 
     name: str
+    ends: Ends
     modes: tuple[Mode, ...]
     shows_spikes: bool = False  # does it offer run_recorded and layers?
     largest_session: int | None = None  # samples that one session takes; None: any number
 
-    @abc.abstractmethod
-    def run(self, x: Array, timesteps: int | None = None) -> Array:
-        """Output [T, B, ...] of a fresh sequence.
+    def run(self, x: Values, timesteps: int | None = None) -> Result:
+        """Output [T, B, ...] of a fresh sequence; of several Outputs a dictionary by their names.
 
-        x: [B, ...] where the network's input is repeated, else [T, B, ...]. `timesteps` is needed only where the input
-        is repeated and the bundle leaves T open.
+        x: [B, ...] where the network's input is repeated, else [T, B, ...]; of several Inputs a dictionary.
+        `timesteps` is needed only where the input is repeated and the bundle leaves T open.
+        """
+        return plain(self.outputs(*self.ends.sequence(x, timesteps)))
+
+    @abc.abstractmethod
+    def outputs(self, x: Arrays, timesteps: int) -> Arrays:
+        """The same by node, with inputs and T that were checked."""
+
+    @abc.abstractmethod
+    def session(self, batch: int, states: Mapping[str, Array] | None = None) -> Session:
+        """A session for `batch` samples; whoever opens it closes it.
+
+        states: where its first step goes on from, as `run_to_states` gave them; the network's start where None, and
+        after every `reset`.
         """
 
-    @abc.abstractmethod
-    def session(self, batch: int) -> Session:
-        """A session for `batch` samples, with the state at its start; whoever opens it closes it."""
+    def run_to_states(self, x: Values, timesteps: int | None = None) -> tuple[Result, dict[str, Array]]:
+        """As `run`, and all states [B, ...] after the last step by the names of `states.npz`."""
+        raise Unavailable(f"{self.name} does not show the states after a sequence")
 
     def run_recorded(
-        self, x: Array, timesteps: int | None = None, guess: Mapping[str, Spikes] | None = None
+        self, x: Values, timesteps: int | None = None, guess: Mapping[str, Spikes] | None = None
     ) -> Recorded:
         """As `run`, with the spikes of every spiking node as this engine computes them end to end.
 
@@ -100,8 +126,8 @@ class Runtime(Opened, abc.ABC):
         """
         raise Unavailable(f"{self.name} does not show the spikes inside the network")
 
-    def layers(self, x: Array, spikes: Mapping[str, Spikes], timesteps: int | None = None) -> Recorded:
-        """What each spiking node and the output make of the given `spikes` of the nodes before them.
+    def layers(self, x: Values, spikes: Mapping[str, Spikes], timesteps: int | None = None) -> Recorded:
+        """What each spiking node and the outputs make of the given `spikes` of the nodes before them.
 
         Every layer is computed by itself, so a spike that flips in one has no effect on the next.
         """
@@ -115,39 +141,3 @@ def load(bundle: Bundle, runtime: str = "onnxruntime", device: Device = "cpu") -
     module: Any = importlib.import_module(REGISTRY[runtime])
     opened: Runtime = module.load(bundle, device)
     return opened
-
-
-def sequence_length(x: Array, repeated: bool, known: int | None, asked: int | None) -> int:
-    """T of a run: the length of the sequence, else what was asked for, else what the bundle says."""
-    found = (asked or known) if repeated else len(x)
-    if found is None:
-        raise BadInput("the bundle leaves the number of time steps open: say how many")
-    for wanted in (known, asked):
-        if wanted is not None and wanted != found:
-            raise BadInput(f"{found} time steps were asked for, {wanted} are fixed: export with --timesteps {found}")
-    return found
-
-
-def check_sample(sample: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    """Refuse a sample whose shape is not the network's."""
-    if sample != expected:
-        raise BadInput(f"a sample of shape {sample} was given, the graph takes {expected}")
-
-
-def checked_frame(frame: npt.ArrayLike, batch: int, expected: tuple[int, ...]) -> Array:
-    """A frame [B, ...] as float32; refuses another batch than the session's and samples of another shape."""
-    checked: Array = np.asarray(frame, dtype=np.float32)
-    check_sample(checked.shape[1:], expected)
-    if len(checked) != batch:
-        raise BadInput(
-            f"a frame of {len(checked)} samples came to a session of {batch}: open one with batch {len(checked)}"
-        )
-    return checked
-
-
-def parts(x: Array, repeated: bool, samples: int) -> list[Array]:
-    """The input cut into parts of a few samples: along axis 0 of [B, ...] (repeated) or axis 1 of [T, B, ...]."""
-    axis = 0 if repeated else 1
-    if x.shape[axis] == 0:
-        raise BadInput("there are no samples to run: the batch is empty")
-    return np.split(x, range(samples, x.shape[axis], samples), axis=axis)

@@ -106,11 +106,9 @@ def _validate(
         if samples:
             with _progress(samples.name, len(samples.labels)) as progress:
                 predicted = summary.DataResult(samples, comparison.on_data(entries, samples, progress))
-        frame = base.parts(comparison.golden.input, comparison.repeated, 1)[0]
+        frame = comparison.ends.parts(comparison.inputs, 1)[0]
         times = [
-            latency.measure(entry.runtime, entry.mode, frame, comparison.timesteps, repeated=comparison.repeated)
-            if timed
-            else None
+            latency.measure(entry.runtime, entry.mode, frame, comparison.timesteps) if timed else None
             for entry in entries
         ]
     return summary.build(comparison, rows, predicted, times, skipped, _absences(asked, needed, skipped))

@@ -168,6 +168,11 @@ def matching(expected: Array, found: Array) -> Flags:
     return ~_any_in_sample(~near.swapaxes(0, 1))
 
 
+def all_match(expected: Mapping[str, Array], found: Mapping[str, Array]) -> Flags:
+    """Which samples [B] have the same outputs up to rounding, of every Output."""
+    return np.asarray(np.all([matching(y, found[name]) for name, y in expected.items()], axis=0))
+
+
 def count_difference(expected: Integers, found: Integers) -> int:
     """Spikes too many plus spikes too few, over all samples and neurons."""
     return int(np.abs(expected.astype(np.int64) - found).sum())

@@ -31,19 +31,28 @@ def load(source: str, manifest: Manifest, *, timesteps: int, path: str | None, l
     """The test samples of a data set, normalised as in training.
 
     source: the name of a registered data set, or an .npz file with `images` float32 [N, ...] in [0, 1] and `labels`
-    [N]. path: where a data set's files lie. BadInput where the samples do not fit the network.
+    [N]. path: where a data set's files lie. BadInput where the samples do not fit the network, which has one Input and
+    one Output that is its prediction.
     """
+    shape, classes = manifest.input.shape, _classes(manifest)
     images, labels = _read(source, limit) if source.endswith(".npz") else _registered(source, path, limit)
     if images.dtype.kind not in "fiub" or not np.isfinite(images).all():
         raise BadInput(f"data '{source}': images must be finite numbers, found {images.dtype} or values that are not")
-    if images.shape[1:] != manifest.input.shape or not len(images):
-        wanted = ", ".join(map(str, manifest.input.shape))
+    if images.shape[1:] != shape or not len(images):
+        wanted = ", ".join(map(str, shape))
         raise BadInput(f"data '{source}' has samples {images.shape}, the network takes [N, {wanted}]")
-    classes = int(np.prod(manifest.output.shape))
     whole = labels.dtype.kind in "iu" and labels.shape == images.shape[:1]
     if not whole or labels.min() < 0 or labels.max() >= classes:
         raise BadInput(f"data '{source}': labels must be one whole number below {classes} for each sample")
     return Samples(Path(source).name, _as_input(_normalised(images, manifest), manifest, timesteps), labels)
+
+
+def _classes(manifest: Manifest) -> int:
+    """How many classes the prediction has."""
+    shapes = {tensor.node: tensor.shape for tensor in manifest.output.tensors}
+    if manifest.output.prediction is None:
+        raise BadInput(f"data has labels, but no Output is the prediction: name one of {', '.join(shapes)} at export")
+    return int(np.prod(shapes[manifest.output.prediction]))
 
 
 def _read(source: str, limit: int | None) -> tuple[Any, Any]:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stdl_runtimes.base import Array, Mode, Runtime, Session
+from stdl_export.bundle import Values
+from stdl_runtimes.base import Mode, Runtime, Session
+from stdl_runtimes.ends import Arrays
 
 
 @dataclass(frozen=True)
@@ -27,18 +29,20 @@ class Latency:
 
 
 def measure(
-    runtime: Runtime, mode: Mode, frames: Array, timesteps: int, *, repeated: bool, runs: int = 100, warm_up: int = 10
+    runtime: Runtime, mode: Mode, frames: Values, timesteps: int, *, runs: int = 100, warm_up: int = 10
 ) -> Latency:
-    """Time whole sequences. frames: [B, ...] where the input is repeated, else [T, B, ...].
+    """Time whole sequences. frames: [B, ...] where the input is repeated, else [T, B, ...]; of several by name.
 
     In mode "step" a sequence is a reset and `timesteps` calls, as made by an application that gets frame after frame.
     """
-    batch = frames.shape[0 if repeated else 1]
+    ends = runtime.ends
+    x, _ = ends.sequence(frames, timesteps)
+    batch = ends.samples(x)
     with contextlib.ExitStack() as stack:
-        call: Callable[[], object] = functools.partial(runtime.run, frames, timesteps)
+        call: Callable[[], object] = functools.partial(runtime.run, x, timesteps)
         if mode == "step":
             session = stack.enter_context(runtime.session(batch))
-            call = functools.partial(_steps, session, [frames] * timesteps if repeated else frames)
+            call = functools.partial(_steps, session, ends.steps(x, timesteps))
         for _ in range(warm_up):
             call()
         times_ns = [_timed(call) for _ in range(runs)]
@@ -52,7 +56,7 @@ def _timed(call: Callable[[], object]) -> int:
     return time.perf_counter_ns() - start
 
 
-def _steps(session: Session, frames: Iterable[Array]) -> None:
+def _steps(session: Session, frames: Iterable[Arrays]) -> None:
     session.reset()
     for frame in frames:
         session.step(frame)

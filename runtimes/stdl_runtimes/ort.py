@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from stdl_export import graph
-from stdl_export.bundle import Bundle
+from stdl_export.bundle import Bundle, Values
 from stdl_export.common.errors import BadInput, CheckFailed, Unavailable, one_line
 from stdl_export.program import Program, program
-from stdl_runtimes import base, states
+from stdl_runtimes import base, ends, states
 from stdl_runtimes.base import Array, Device, Mode, Recorded, Spikes
+from stdl_runtimes.ends import Arrays, Ends, Result
 
 SEQUENCE, STEP, PROBE = "model.onnx", "model.step.onnx", "model.probe.onnx"
 FILES: Mapping[Mode, str] = {"sequence": SEQUENCE, "step": STEP}
@@ -39,55 +40,71 @@ class OnnxRuntime(base.Runtime):
         self._device = device
         self._network = bundle.graph()
         self._program = program(self._network)
-        self._repeated = bundle.manifest.input.mode == "repeat"
+        self.ends = ends.of_manifest(bundle.manifest)
         self._sessions: dict[str, Any] = {}
         self.modes = tuple(mode for mode, file in FILES.items() if file in bundle.manifest.files)
 
-    def run(self, x: Array, timesteps: int | None = None) -> Array:
-        """Output [T, B, ...] of the sequence graph."""
-        model = self._open(SEQUENCE)
-        output: Array = _run(model, ["output"], self._inputs(model, x, self._length(x, timesteps)))[0]
-        return output
+    def outputs(self, x: Arrays, timesteps: int) -> Arrays:
+        """Outputs [T, B, ...] of the sequence graph."""
+        model, names = self._open(SEQUENCE), _names(self._bundle)
+        return dict(zip(names, _run(model, list(names.values()), self._inputs(model, x, timesteps)), strict=True))
 
-    def session(self, batch: int) -> base.Session:
-        """A session on the step graph; its states start as the bundle's `states.npz` says."""
-        return _Steps(self._open(STEP), self._bundle, batch)
+    def session(self, batch: int, states: Mapping[str, Array] | None = None) -> base.Session:
+        """A session on the step graph; its states start as the bundle's `states.npz` says, or as given."""
+        return _Steps(self._open(STEP), self._bundle, self.ends, batch, states)
+
+    def run_to_states(self, x: Values, timesteps: int | None = None) -> tuple[Result, dict[str, Array]]:
+        """One run of the sequence graph."""
+        states.check_final(self._bundle.manifest.final_states, self._bundle)
+        arrays, length = self.ends.sequence(x, timesteps)
+        model, names, infos = self._open(SEQUENCE), _names(self._bundle), self._bundle.manifest.states
+        wanted = [*names.values(), *(info.output for info in infos)]
+        results = _run(model, wanted, self._inputs(model, arrays, length))
+        outputs, last = results[: len(names)], results[len(names) :]
+        found = {info.input: state for info, state in zip(infos, last, strict=True)}
+        return ends.plain(dict(zip(names, outputs, strict=True))), found
 
     def run_recorded(
-        self, x: Array, timesteps: int | None = None, guess: Mapping[str, Spikes] | None = None
+        self, x: Values, timesteps: int | None = None, guess: Mapping[str, Spikes] | None = None
     ) -> Recorded:
         """The spikes which the probe graph, fed with them, gives back: those of the network as a whole.
 
         Whatever the guess, the first i layers are right after i rounds; with a good one most samples are right at once,
         and only the others go on.
         """
-        axis = 0 if self._repeated else 1
-        given = guess or self._silent(x, self._length(x, timesteps))
-        found = self.layers(x, given, timesteps)
+        arrays, length = self.ends.sequence(x, timesteps)
+        given = guess or self._silent(self.ends.samples(arrays), length)
+        found = self._layers(arrays, given, length)
         open_samples = np.flatnonzero(_differing(given, found.spikes))
         for _ in given:
             if not open_samples.size:
                 break
             given = {node: spikes[:, open_samples] for node, spikes in found.spikes.items()}
-            again = self.layers(x.take(open_samples, axis), given, timesteps)
-            found.output[:, open_samples] = again.output
+            again = self._layers(self.ends.taken(arrays, open_samples), given, length)
+            for node, output in again.outputs.items():
+                found.outputs[node][:, open_samples] = output
             for node, spikes in again.spikes.items():
                 found.spikes[node][:, open_samples] = spikes
             open_samples = open_samples[_differing(given, again.spikes)]
         return found
 
-    def layers(self, x: Array, spikes: Mapping[str, Spikes], timesteps: int | None = None) -> Recorded:
+    def layers(self, x: Values, spikes: Mapping[str, Spikes], timesteps: int | None = None) -> Recorded:
         """The probe graph fed with the given spikes."""
-        model, nodes = self._open(PROBE), graph.neurons(self._network)
-        feeds = self._inputs(model, x, self._length(x, timesteps))
+        arrays, length = self.ends.sequence(x, timesteps)
+        return self._layers(arrays, spikes, length)
+
+    def _layers(self, x: Arrays, spikes: Mapping[str, Spikes], length: int) -> Recorded:
+        model, nodes, names = self._open(PROBE), graph.neurons(self._network), _names(self._bundle)
+        feeds = self._inputs(model, x, length)
         feeds |= {f"probe_in.{node}": spikes[node].astype(np.float32) for node in nodes}
-        output, *fired = _run(model, ["output", *(f"probe_out.{node}" for node in nodes)], feeds)
+        results = _run(model, [*names.values(), *(f"probe_out.{node}" for node in nodes)], feeds)
+        outputs, fired = results[: len(names)], results[len(names) :]
         several = {node for node in nodes if _fires_several_times(self._program, node)}
         spikes_found = {
             node: _as_counts(node, array) if node in several else _as_spikes(node, array)
             for node, array in zip(nodes, fired, strict=True)
         }
-        return Recorded(output, spikes_found)
+        return Recorded(dict(zip(names, outputs, strict=True)), spikes_found)
 
     def close(self) -> None:
         """Drop the opened graphs."""
@@ -98,40 +115,40 @@ class OnnxRuntime(base.Runtime):
             self._sessions[file] = _open(self._bundle.file(file), self._device)
         return self._sessions[file]
 
-    def _length(self, x: Array, timesteps: int | None) -> int:
-        return base.sequence_length(x, self._repeated, self._bundle.manifest.timesteps, timesteps)
-
-    def _inputs(self, model: Any, x: Array, length: int) -> Feeds:
-        """`input`, and `timesteps` where the graph repeats its input and leaves T open."""
-        feeds: Feeds = {"input": np.ascontiguousarray(x, dtype=np.float32)}
+    def _inputs(self, model: Any, x: Arrays, length: int) -> Feeds:
+        """The Inputs, and `timesteps` where the graph repeats them and leaves T open."""
+        feeds: Feeds = dict(ends.named(x, self._bundle.manifest.input.tensors))
         if "timesteps" in {entry.name for entry in model.get_inputs()}:
             feeds["timesteps"] = np.array([length], dtype=np.int64)
         return feeds
 
-    def _silent(self, x: Array, length: int) -> dict[str, Spikes]:
-        batch, shapes = x.shape[0 if self._repeated else 1], graph.shapes(self._network)
+    def _silent(self, batch: int, length: int) -> dict[str, Spikes]:
+        shapes = graph.shapes(self._network)
         return {node: np.zeros((length, batch, *shapes[node]), np.bool_) for node in graph.neurons(self._network)}
 
 
 class _Steps(base.Session):
     """The step graph with its states carried from one call to the next."""
 
-    def __init__(self, model: Any, bundle: Bundle, batch: int) -> None:
+    def __init__(
+        self, model: Any, bundle: Bundle, network_ends: Ends, batch: int, begin: Mapping[str, Array] | None
+    ) -> None:
         self._model = model
-        self._batch = batch
-        self._sample = bundle.manifest.input.shape
+        self.ends = network_ends
+        self.batch = batch
+        self._inputs = bundle.manifest.input.tensors
+        self._outputs = _names(bundle)
         self._infos = bundle.manifest.states
         self._initial = states.initial(bundle, batch)
-        self._states: Mapping[str, npt.NDArray[Any]] = self._initial
+        self._states = self._initial if begin is None else states.given(self._infos, begin, batch)
 
-    def step(self, frame: Array) -> Array:
-        """frame [B, ...] -> output [B, ...]."""
-        names = ["output", *(info.output for info in self._infos)]
-        frame = base.checked_frame(frame, self._batch, self._sample)
-        output, *kept = _run(self._model, names, {"input": frame, **self._states})
+    def advance(self, frames: Arrays) -> Arrays:
+        """One call of the step graph."""
+        names = [*self._outputs.values(), *(info.output for info in self._infos)]
+        results = _run(self._model, names, ends.named(frames, self._inputs) | self._states)
+        outputs, kept = results[: len(self._outputs)], results[len(self._outputs) :]
         self._states = {info.input: state for info, state in zip(self._infos, kept, strict=True)}
-        result: Array = output
-        return result
+        return dict(zip(self._outputs, outputs, strict=True))
 
     def reset(self) -> None:
         """All states as they start."""
@@ -144,6 +161,11 @@ def load(bundle: Bundle, device: Device) -> OnnxRuntime:
     if not any(file in bundle.manifest.files for file in FILES.values()):
         raise Unavailable(f"the bundle has no ONNX graph: add one with stdl-export {bundle.path} --target onnx")
     return OnnxRuntime(bundle, device)
+
+
+def _names(bundle: Bundle) -> dict[graph.NodeName, str]:
+    """The ONNX graphs' outputs by the Outputs they are."""
+    return {tensor.node: tensor.name for tensor in bundle.manifest.output.tensors}
 
 
 def _module() -> Any:

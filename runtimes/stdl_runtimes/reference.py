@@ -7,7 +7,7 @@ product per few samples, and where one frame is repeated, what lies before the f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,21 +15,18 @@ import nir
 import numpy as np
 import numpy.typing as npt
 
-from stdl_export.bundle import Bundle
-from stdl_export.common.errors import BadInput
-from stdl_export.common.names import unknown
+from stdl_export.bundle import Bundle, StateInfo, Values
 from stdl_export.graph import NodeName
 from stdl_export.primitives import Window, conv_groups, conv_window, flatten_dims, pool_window
 from stdl_export.program import Component, Node, Program, program
 from stdl_export.semantics import Discrete, Synapse
-from stdl_runtimes import base
+from stdl_runtimes import base, ends
+from stdl_runtimes import states as begun
 from stdl_runtimes.base import Array, Device, Recorded, Spikes
+from stdl_runtimes.ends import Arrays
 
 SAMPLES_AT_ONCE = 64  # bounds memory: a large batch is run in parts
 PATCH_BYTES = 32 << 20  # convolution patches that are laid out at once; larger ones only leave the caches
-
-Inputs = Array | Mapping[NodeName, Array]
-"""What goes in: an array, or one for each Input by its name."""
 
 StateName = tuple[NodeName, str]
 """A state: whose it is, and v, i, s (its spike of the step before), delay [steps, B, ...] or feedback."""
@@ -54,16 +51,12 @@ class Result:
     @property
     def output(self) -> Array:
         """That of the one Output; BadInput where there are several."""
-        if len(self.outputs) != 1:
-            raise BadInput(
-                f"the graph has {len(self.outputs)} Outputs, {', '.join(self.outputs)}: take one of `outputs`"
-            )
-        return next(iter(self.outputs.values()))
+        return ends.only(self.outputs)
 
 
 def run(
     network: nir.NIRGraph,
-    x: Inputs,
+    x: Values,
     *,
     T: int | None = None,
     spikes: bool = True,
@@ -77,38 +70,32 @@ def run(
     several Inputs a dictionary. BadInput where x does not fit the graph or T is not known.
     """
     made = program(network)
-    repeated = made.settings.input == "repeat"
-    frames = _checked(made, x, repeated)
-    lengths = {base.sequence_length(each, repeated, made.settings.T, T) for each in frames.values()}
-    batches = {each.shape[0 if repeated else 1] for each in frames.values()}
-    if len(lengths) > 1 or len(batches) > 1:
-        shapes = ", ".join(f"'{name}' {each.shape}" for name, each in frames.items())
-        raise BadInput(f"the inputs differ in time steps or samples: {shapes}")
-    (length,) = lengths
-    split = {name: base.parts(each, repeated, SAMPLES_AT_ONCE) for name, each in frames.items()}
+    network_ends = ends.of_program(made)
+    frames, length = network_ends.sequence(x, T)
     record = _Record(spikes, margins, potentials, states)
-    count = len(next(iter(split.values())))
-    parts = [{name: each[at] for name, each in split.items()} for at in range(count)]
-    return _joined([_run(made, part, repeated, length, record) for part in parts])
+    parts = network_ends.parts(frames, SAMPLES_AT_ONCE)
+    return _joined([_run(made, part, network_ends.repeated, length, record) for part in parts])
 
 
 class Session(base.Session):
     """The graph step by step, with the states kept in between."""
 
-    def __init__(self, network: nir.NIRGraph, batch: int) -> None:
+    def __init__(self, network: nir.NIRGraph, batch: int, states: Mapping[StateName, Array] | None = None) -> None:
         self._program = program(network)
-        self._batch = batch
+        self.ends = ends.of_program(self._program)
+        self.batch = batch
         self.reset()
+        if states is not None:
+            self._simulation.states |= states
 
-    def step(self, frame: Array) -> Array:
-        """frame [B, ...] -> output [B, ...], the caller's own: what a readout puts out may be its very state."""
-        (name,), (output,) = self._program.inputs, self._program.outputs
-        frame = base.checked_frame(frame, self._batch, self._program.nodes[name].shape)
-        return np.array(self._simulation.advance({name: frame})[output])
+    def advance(self, frames: Arrays) -> Arrays:
+        """Copies: what a readout puts out may be its very state."""
+        values = self._simulation.advance(frames)
+        return {name: np.array(values[name]) for name in self.ends.outputs}
 
     def reset(self) -> None:
         """All states back to what they are before the first step."""
-        self._simulation = Simulation(self._program, self._batch)
+        self._simulation = Simulation(self._program, self.batch)
 
 
 class Reference(base.Runtime):
@@ -118,45 +105,44 @@ class Reference(base.Runtime):
     shows_spikes = True
     modes = ("sequence",)  # a session takes the very same steps, so a second row would compare it with itself
 
-    def __init__(self, network: nir.NIRGraph) -> None:
+    def __init__(self, network: nir.NIRGraph, infos: Sequence[StateInfo] = ()) -> None:
         self.network = network
+        self.ends = ends.of_program(program(network))
+        self._infos = infos  # what a bundle calls the states
 
-    def run(self, x: Array, timesteps: int | None = None) -> Array:
-        """Output [T, B, ...] of a fresh sequence."""
-        return run(self.network, x, T=timesteps, spikes=False).output
+    def outputs(self, x: Arrays, timesteps: int) -> Arrays:
+        """Outputs [T, B, ...] of a fresh sequence."""
+        return run(self.network, x, T=timesteps, spikes=False).outputs
 
     def run_recorded(
-        self, x: Array, timesteps: int | None = None, guess: Mapping[str, Spikes] | None = None
+        self, x: Values, timesteps: int | None = None, guess: Mapping[str, Spikes] | None = None
     ) -> Recorded:
-        """Output and the spikes of every spiking node."""
+        """Outputs and the spikes of every spiking node."""
         result = run(self.network, x, T=timesteps)
-        return Recorded(result.output, result.spikes)
+        return Recorded(result.outputs, result.spikes)
 
-    def session(self, batch: int) -> Session:
+    def session(self, batch: int, states: Mapping[str, Array] | None = None) -> Session:
         """A session of `batch` samples."""
-        return Session(self.network, batch)
+        if states is None:
+            return Session(self.network, batch)
+        given = begun.given(self._infos, states, batch)
+        return Session(self.network, batch, {(i.node, i.var): _turned(i.var, given[i.input]) for i in self._infos})
+
+    def run_to_states(self, x: Values, timesteps: int | None = None) -> tuple[ends.Result, dict[str, Array]]:
+        """The states that the bundle names; it has none where it holds no step graph."""
+        result = run(self.network, x, T=timesteps, spikes=False, states=True)
+        last = {info.input: _turned(info.var, result.states[info.node, info.var]) for info in self._infos}
+        return ends.plain(result.outputs), last
+
+
+def _turned(var: str, state: Array) -> Array:
+    """A Delay's queue is [steps, B, ...] here and [B, steps, ...] in bundles."""
+    return state.swapaxes(0, 1) if var == "delay" else state
 
 
 def load(bundle: Bundle, device: Device) -> Reference:
     """The reference needs the bundle's graph and nothing else; it always runs on the CPU."""
-    return Reference(bundle.graph())
-
-
-def _checked(made: Program, x: Inputs, repeated: bool) -> dict[NodeName, Array]:
-    """Each Input's array as float32, of the graph's shape."""
-    if not isinstance(x, Mapping):
-        if len(made.inputs) != 1:
-            raise BadInput(f"the graph has {len(made.inputs)} Inputs, {', '.join(made.inputs)}: give an array for each")
-        x = {made.inputs[0]: x}
-    for name in x:
-        if name not in made.inputs:
-            raise unknown("Input", name, made.inputs)
-    if missing := sorted(set(made.inputs) - set(x)):
-        raise BadInput(f"there is no array for Input '{missing[0]}': give one for each of {', '.join(made.inputs)}")
-    arrays = {name: np.asarray(x[name], dtype=np.float32) for name in made.inputs}
-    for name, each in arrays.items():
-        base.check_sample(each.shape[1:] if repeated else each.shape[2:], made.nodes[name].shape)
-    return arrays
+    return Reference(bundle.graph(), bundle.manifest.states)
 
 
 # --- the walk over the graph ----------------------------------------------------------------------------------------

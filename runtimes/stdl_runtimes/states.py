@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
-from stdl_export.bundle import Bundle, read_arrays
-from stdl_export.common.errors import BadInput
+from stdl_export.bundle import Bundle, StateInfo, read_arrays
+from stdl_export.common.errors import BadInput, Unavailable
 from stdl_runtimes.base import Array
 
 FILE = "states.npz"
@@ -23,3 +25,18 @@ def initial(bundle: Bundle, batch: int) -> dict[str, Array]:
         info.input: np.broadcast_to(stored[info.input], (batch, *info.shape)).astype(np.float32, order="C")
         for info in infos
     }
+
+
+def given(infos: Sequence[StateInfo], states: Mapping[str, Array], batch: int) -> dict[str, Array]:
+    """The states that a session is to begin with, checked, by the same names."""
+    for info in infos:
+        shape = (batch, *info.shape)
+        if info.input not in states or np.shape(states[info.input]) != shape:
+            raise BadInput(f"there is no state '{info.input}' {shape}: give all that run_to_states gave, of this batch")
+    return {info.input: np.asarray(states[info.input], np.float32, order="C") for info in infos}
+
+
+def check_final(shown: bool, bundle: Bundle) -> None:
+    """Refuse where the sequence graph does not put out its states."""
+    if not shown:
+        raise Unavailable(f"the sequence in '{bundle.path}' keeps its states: export it with --final-states")

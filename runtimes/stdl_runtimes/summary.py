@@ -111,7 +111,7 @@ def build(
 
 
 def _golden_line(comparison: Comparison) -> RuntimeLine:
-    accuracy = _accuracy(comparison.predicted(comparison.golden.output), comparison.golden.labels)
+    accuracy = _accuracy(comparison.predicted(comparison.outputs), comparison.golden.labels)
     return RuntimeLine(golden_name(comparison.manifest), accuracy, None, None, None, None)
 
 
@@ -128,7 +128,7 @@ def _runtime_lines(
         layers = row.layers.values()
         line = RuntimeLine(
             runtime=row.entry.label,
-            accuracy=_accuracy(comparison.predicted(row.output), comparison.golden.labels),
+            accuracy=_accuracy(comparison.predicted(row.outputs), comparison.golden.labels),
             agreement=comparison.agreement(row),
             count_difference=sum(layer.count_difference for layer in layers) if layers else None,
             flips=sum(layer.flips for layer in layers) if layers else None,
@@ -165,8 +165,8 @@ def _data_checks(comparison: Comparison, rows: Sequence[Row], data: DataResult |
     return checks
 
 
-def _accuracy(classes: Integers, labels: Integers | None) -> float | None:
-    return None if labels is None else share(classes == labels)
+def _accuracy(classes: Integers | None, labels: Integers | None) -> float | None:
+    return None if classes is None or labels is None else share(classes == labels)
 
 
 def _versions() -> dict[str, str]:

@@ -10,21 +10,20 @@ import functools
 import importlib
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from stdl_export.bundle import GRAPH, Bundle, EngineInfo
+from stdl_export.bundle import GRAPH, Bundle, EngineInfo, Manifest, Values
 from stdl_export.common.errors import BadInput, Unavailable, one_line
-from stdl_runtimes import base, cuda, states
+from stdl_runtimes import base, cuda, ends, states
 from stdl_runtimes.base import Array, Device, Mode
 from stdl_runtimes.cuda import Cuda
+from stdl_runtimes.ends import Arrays, Result
 
 log = logging.getLogger("stdl")
-
-INPUT, OUTPUT = "input", "output"
 
 # Lines at error level that are none: the first use of the log, and what each real error draws along without a driver.
 NOISE = ("Thread context has not been set", "catchCudaError")
@@ -46,6 +45,7 @@ class Engine:
 
     handle: Any
     batch: tuple[int, int, int]
+    final_states: bool = False
 
 
 class TensorRt(base.Runtime):
@@ -57,25 +57,36 @@ class TensorRt(base.Runtime):
         self._bundle = bundle
         self._device = device
         self._engines = engines
-        self._repeated = bundle.manifest.input.mode == "repeat"
+        self.ends = ends.of_manifest(bundle.manifest)
         self._bound: dict[int, Bound] = {}
         self.modes = tuple(engines)
         self.largest_session = engines["step"].batch[2] if "step" in engines else None
 
-    def run(self, x: Array, timesteps: int | None = None) -> Array:
-        """Output [T, B, ...]; a batch larger than the engine takes is run in parts, a smaller one is filled up."""
-        base.sequence_length(x, self._repeated, self._bundle.manifest.timesteps, timesteps)
-        engine, axis = self._engine("sequence"), 0 if self._repeated else 1
-        outputs = []
-        for part in base.parts(x, self._repeated, engine.batch[2]):
-            filled = _filled(part, axis, engine.batch[0])
-            output = self._bind(engine, filled.shape[axis]).run(filled)
-            outputs.append(output[:, : part.shape[axis]])
-        return np.concatenate(outputs, axis=1)
+    def outputs(self, x: Arrays, timesteps: int) -> Arrays:
+        """Outputs [T, B, ...]; a batch larger than the engine takes is run in parts, a smaller one is filled up."""
+        return ends.joined([outputs for outputs, _ in self._run(x, ())])
 
-    def session(self, batch: int) -> base.Session:
+    def run_to_states(self, x: Values, timesteps: int | None = None) -> tuple[Result, dict[str, Array]]:
+        """The same with one more copy from the device for each state."""
+        states.check_final(self._engine("sequence").final_states, self._bundle)
+        arrays, _ = self.ends.sequence(x, timesteps)
+        infos = self._bundle.manifest.states
+        parts = list(self._run(arrays, [info.output for info in infos]))
+        last = {info.input: np.concatenate([found[info.output] for _, found in parts]) for info in infos}
+        return ends.plain(ends.joined([outputs for outputs, _ in parts])), last
+
+    def _run(self, x: Arrays, wanted: Sequence[str]) -> Iterator[tuple[Arrays, Arrays]]:
+        """For each part of the samples its outputs, and the `wanted` states [B, ...]."""
+        engine, axis = self._engine("sequence"), self.ends.batch_axis
+        for part in self.ends.parts(x, engine.batch[2]):
+            filled, real = _filled(part, axis, engine.batch[0]), self.ends.samples(part)
+            bound = self._bind(engine, self.ends.samples(filled))
+            outputs = {name: output[:, :real] for name, output in bound.run(filled).items()}
+            yield outputs, {name: state[:real] for name, state in bound.read(wanted).items()}
+
+    def session(self, batch: int, states: Mapping[str, Array] | None = None) -> base.Session:
         """A session on the step engine, with buffers of its own."""
-        return _Steps(self._device, self._engine("step"), self._bundle, batch)
+        return _Steps(self._device, self._engine("step"), self._bundle, batch, states)
 
     def close(self) -> None:
         """Give back all memory on the device but that of sessions."""
@@ -91,7 +102,7 @@ class TensorRt(base.Runtime):
 
     def _bind(self, engine: Engine, batch: int) -> Bound:
         if batch not in self._bound:
-            self._bound[batch] = Bound(self._device, engine.handle, batch)
+            self._bound[batch] = Bound(self._device, engine.handle, self._bundle.manifest, batch)
         return self._bound[batch]
 
 
@@ -101,8 +112,9 @@ class Bound:
     Shapes and addresses are set once, so a call is: copy in, enqueue, copy out, wait.
     """
 
-    def __init__(self, device: Cuda, engine: Any, batch: int) -> None:
+    def __init__(self, device: Cuda, engine: Any, manifest: Manifest, batch: int) -> None:
         self._device = device
+        self._inputs, self._outputs = manifest.input.tensors, manifest.output.tensors
         self._context = engine.create_execution_context()
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         for name in names:
@@ -113,8 +125,11 @@ class Bound:
         if missing := self._context.infer_shapes():
             raise Unavailable(f"the engine leaves shapes open: {', '.join(missing)}")
         self.shapes = {name: tuple(self._context.get_tensor_shape(name)) for name in names}
+        staged = [tensor.name for tensor in (*self._inputs, *self._outputs)]
+        if missing := sorted(set(staged) - set(names)):
+            raise Unavailable(f"the engine has no '{missing[0]}', which the manifest names: build it again")
         self.addresses = {name: device.allocate(math.prod(shape) * 4) for name, shape in self.shapes.items()}
-        self._staged = {name: device.pinned(self.shapes[name]) for name in (INPUT, OUTPUT)}
+        self._staged = {name: device.pinned(self.shapes[name]) for name in staged}
         for name, address in self.addresses.items():
             self.point(name, address)
 
@@ -123,16 +138,26 @@ class Bound:
         if not self._context.set_tensor_address(name, address):
             raise Unavailable(f"the engine takes no address for '{name}'")
 
-    def run(self, x: Array) -> Array:
-        """`input` in, `output` out; all else stays on the device."""
-        self._staged[INPUT][...] = x
-        self._device.upload(self._staged[INPUT], self.addresses[INPUT])
+    def run(self, x: Arrays) -> Arrays:
+        """The Inputs in, the Outputs out; all else stays on the device."""
+        for tensor in self._inputs:
+            self._staged[tensor.name][...] = x[tensor.node]
+            self._device.upload(self._staged[tensor.name], self.addresses[tensor.name])
         if not self._context.execute_async_v3(self._device.stream):
             raise Unavailable("the engine could not be started")
-        self._device.download(self.addresses[OUTPUT], self._staged[OUTPUT])
+        for tensor in self._outputs:
+            self._device.download(self.addresses[tensor.name], self._staged[tensor.name])
         self._device.wait()
-        output: Array = self._staged[OUTPUT].copy()
-        return output
+        return {tensor.node: self._staged[tensor.name].copy() for tensor in self._outputs}
+
+    def read(self, names: Sequence[str]) -> Arrays:
+        """What else the last run left on the device."""
+        for name in set(names) - set(self._staged):
+            self._staged[name] = self._device.pinned(self.shapes[name])
+        for name in names:
+            self._device.download(self.addresses[name], self._staged[name])
+        self._device.wait()
+        return {name: self._staged[name].copy() for name in names}
 
     def close(self) -> None:
         """Give back the memory."""
@@ -149,37 +174,45 @@ class _Steps(base.Session):
     gives wrong results where input and output share an address.
     """
 
-    def __init__(self, device: Cuda, engine: Engine, bundle: Bundle, batch: int) -> None:
+    def __init__(
+        self, device: Cuda, engine: Engine, bundle: Bundle, batch: int, begin: Mapping[str, Array] | None
+    ) -> None:
         smallest, _, largest = engine.batch
         if batch > largest:
             raise BadInput(f"the step engine takes {largest} samples, not {batch}: build it with --batch {batch}")
         self._device = device
-        self._batch = batch
-        self._sample = bundle.manifest.input.shape
+        self.ends = ends.of_manifest(bundle.manifest)
+        self.batch = batch
         self._size = max(batch, smallest)
-        self._bound = Bound(device, engine.handle, self._size)
+        self._bound = Bound(device, engine.handle, bundle.manifest, self._size)
         self._initial = states.initial(bundle, self._size)
         self._names = [(info.input, info.output) for info in bundle.manifest.states]
         self._sets = [
             {into: self._bound.addresses[into] for into, _ in self._names},
             {into: self._bound.addresses[out] for into, out in self._names},
         ]
-        self.reset()
+        self._upload(self._initial if begin is None else self._begun(bundle, begin))
 
-    def step(self, frame: Array) -> Array:
-        """frame [B, ...] -> output [B, ...]."""
-        frame = base.checked_frame(frame, self._batch, self._sample)
+    def advance(self, frames: Arrays) -> Arrays:
+        """One execution; the sets change places."""
         read, written = self._sets
         for into, out in self._names:
             self._bound.point(into, read[into])
             self._bound.point(out, written[into])
-        output = self._bound.run(_filled(frame, 0, self._size))
+        outputs = self._bound.run(_filled(frames, 0, self._size))
         self._sets.reverse()
-        return output[: self._batch]
+        return {name: output[: self.batch] for name, output in outputs.items()}
 
     def reset(self) -> None:
-        """The states as they start, into the set that the next step reads."""
-        for name, array in self._initial.items():
+        """The states as they start."""
+        self._upload(self._initial)
+
+    def _begun(self, bundle: Bundle, begin: Mapping[str, Array]) -> Arrays:
+        return _filled(states.given(bundle.manifest.states, begin, self.batch), 0, self._size)
+
+    def _upload(self, arrays: Arrays) -> None:
+        """Into the set that the next step reads."""
+        for name, array in arrays.items():
             self._device.upload(array, self._sets[0][name])
         self._device.wait()
 
@@ -210,7 +243,7 @@ def _engines(bundle: Bundle, gpu: Cuda) -> dict[Mode, Engine]:
     for info in bundle.manifest.engines:
         try:
             _check(info, bundle, gpu)
-            found[info.mode] = Engine(_deserialise(_module(info.flavour), bundle, info), info.batch)
+            found[info.mode] = Engine(_deserialise(_module(info.flavour), bundle, info), info.batch, info.final_states)
         except Unavailable as reason:  # noqa: PERF203 (there are but a few engines)
             refusals[f"{info.file}: {reason}"] = info.mode
     if not found:
@@ -284,10 +317,12 @@ def _check_types(engine: Any) -> None:
             raise Unavailable(f"its tensor '{name}' is {engine.get_tensor_dtype(name).name}, FLOAT is expected")
 
 
-def _filled(x: Array, axis: int, size: int) -> Array:
+def _filled(x: Arrays, axis: int, size: int) -> Arrays:
     """Samples of zeros behind those of x, so that there are at least `size`."""
-    filled: Array = np.pad(x, [(0, max(size - x.shape[at], 0) if at == axis else 0) for at in range(x.ndim)])
-    return filled
+    return {
+        name: np.pad(each, [(0, max(size - each.shape[at], 0) if at == axis else 0) for at in range(each.ndim)])
+        for name, each in x.items()
+    }
 
 
 def _with_batch(shape: Any, batch: int) -> tuple[int, ...]:

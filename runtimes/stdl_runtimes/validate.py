@@ -9,23 +9,24 @@ import nir
 import numpy as np
 
 from stdl_export import graph
-from stdl_export.bundle import Bundle, Golden
+from stdl_export.bundle import INPUT, OUTPUT, Bundle, Golden
 from stdl_export.common.errors import BadInput
 from stdl_export.program import program
-from stdl_runtimes import base, reference
-from stdl_runtimes.base import Array, Mode, Runtime, Spikes
+from stdl_runtimes import ends, reference
+from stdl_runtimes.base import Mode, Runtime, Spikes
 from stdl_runtimes.compare import (
     Flags,
     Flips,
+    all_match,
     count_difference,
     differ_from_a_tie_on,
     golden_flips,
     layer_flips,
     loop_flips,
     loop_of,
-    matching,
 )
 from stdl_runtimes.data import Samples
+from stdl_runtimes.ends import Arrays, Ends
 from stdl_runtimes.metrics import Integers, predictions, share, spike_count
 
 SAMPLES_AT_ONCE = 64  # spikes and potentials of all layers are held for this many samples
@@ -43,16 +44,17 @@ class Entry:
     runtime: Runtime
     mode: Mode
 
-    def output(self, x: Array, timesteps: int, repeated: bool) -> Array:
-        """Output [T, B, ...] of a whole sequence, however this mode gets there."""
+    def outputs(self, x: Arrays, timesteps: int) -> Arrays:
+        """Outputs [T, B, ...] of a whole sequence, however this mode gets there."""
         if self.mode == "sequence":
-            return self.runtime.run(x, timesteps)
-        parts = base.parts(x, repeated, self.runtime.largest_session or SAMPLES_AT_ONCE)
-        return np.concatenate([self._steps(part, timesteps, repeated) for part in parts], axis=1)
+            return self.runtime.outputs(x, timesteps)
+        parts = self.runtime.ends.parts(x, self.runtime.largest_session or SAMPLES_AT_ONCE)
+        return ends.joined([self._steps(part, timesteps) for part in parts])
 
-    def _steps(self, x: Array, timesteps: int, repeated: bool) -> Array:
-        with self.runtime.session(x.shape[0 if repeated else 1]) as session:
-            return np.stack([session.step(x if repeated else x[t]) for t in range(timesteps)])
+    def _steps(self, x: Arrays, timesteps: int) -> Arrays:
+        network_ends = self.runtime.ends
+        with self.runtime.session(network_ends.samples(x)) as session:
+            return ends.stacked([session.advance(frames) for frames in network_ends.steps(x, timesteps)])
 
 
 def entries_of(runtime: Runtime) -> list[Entry]:
@@ -84,13 +86,13 @@ class Row:
 
     layers: empty where the engine shows no spikes. clear: samples with no potential near its threshold, whose outputs
     rounding cannot change; wrong: those of them that have other outputs all the same. tied: for each sample, do its
-    spikes differ from golden's, but from a tie on? Its prediction may then differ. readout: for each sample, is the
-    output right, given the reference's spikes? twin: is it the same as from another form of the network in this engine
+    spikes differ from golden's, but from a tie on? Its prediction may then differ. readout: for each sample, are the
+    outputs right, given the reference's spikes? twin: are they the same as from another form of the network here
     (`twin_name`)?
     """
 
     entry: Entry
-    outputs: list[Array] = field(default_factory=list)
+    parts: list[Arrays] = field(default_factory=list)
     layers: dict[graph.NodeName, Layer] = field(default_factory=dict)
     clear: int = 0
     wrong: int = 0
@@ -100,9 +102,9 @@ class Row:
     twin_name: str = ""
 
     @property
-    def output(self) -> Array:
+    def outputs(self) -> Arrays:
         """[T, B, ...] of all samples."""
-        return np.concatenate(self.outputs, axis=1)
+        return ends.joined(self.parts)
 
 
 @dataclass(frozen=True)
@@ -117,16 +119,21 @@ class Check:
 
 @dataclass(frozen=True)
 class Part:
-    """A few golden samples: their input, the reference's result, golden's output and spike counts by node.
+    """A few golden samples: their inputs, the reference's result, golden's outputs and spike counts, each by node.
 
     clear [B]: no potential of any neuron came as near as the flip margin to its threshold.
     """
 
-    x: Array
+    x: Arrays
     judged: reference.Result
-    output: Array
+    outputs: Arrays
     counts: dict[graph.NodeName, Integers]
     clear: Flags
+
+    @property
+    def samples(self) -> int:
+        """B."""
+        return int(self.clear.size)
 
 
 class Comparison:
@@ -138,12 +145,14 @@ class Comparison:
         self.network = bundle.graph()
         self.golden = bundle.golden()
         self.neurons = graph.neurons(self.network)
-        self.repeated = self.manifest.input.mode == "repeat"
-        self.timesteps = len(self.golden.output)
+        self.timesteps = self.golden.timesteps
+        self.ends = ends.of_manifest(self.manifest)
         self._margin = self.manifest.tolerances.flip_margin
         self._before = spiking_before(self.network)
-        if reason := _golden_misfit(self.golden, self.network, self.manifest.timesteps):
+        if reason := _golden_misfit(self.golden, self.network, self.ends):
             raise BadInput(f"bundle '{bundle.path}': golden.npz does not fit its graph: {reason}: export it again")
+        self.inputs = ends.by_node(self.golden.input, self.ends.inputs)
+        self.outputs = ends.by_node(self.golden.output, self.ends.outputs)
 
     def rows(self, entries: Sequence[Entry], progress: Progress) -> list[Row]:
         """The golden samples through every entry."""
@@ -151,7 +160,7 @@ class Comparison:
         for part in self._parts():
             for row in rows:
                 self._add(row, rows, part)
-            progress(part.judged.output.shape[1])
+            progress(part.samples)
         return rows
 
     def checks(self, row: Row) -> list[Check]:
@@ -174,13 +183,13 @@ class Comparison:
         return found
 
     def agreement(self, row: Row) -> float:
-        """The share of samples for which a row predicts what golden predicts."""
-        return share(self.predicted(row.output) == self.predicted(self.golden.output))
+        """The share of samples for which every Output of a row says what golden's says."""
+        return share(~self._other(row))
 
     def _agreement_check(self, row: Row) -> Check:
         """Golden's predictions, except where a tie sent a sample another way; engines without spikes have no excuse."""
         allowed = self.manifest.tolerances.agreement
-        other = self.predicted(row.output) != self.predicted(self.golden.output)
+        other = self._other(row)
         excused = other & np.concatenate(row.tied)
         passed = bool(share(~(other & ~excused)) >= allowed and excused.sum() <= max(1, EXCUSED * other.size))
         text = (
@@ -189,43 +198,54 @@ class Comparison:
         )
         return Check("agreement", row.entry.label, passed, text)
 
-    def predicted(self, output: Array) -> Integers:
-        """Classes [B] of outputs [T, B, ...]."""
-        return predictions(output, self.manifest.output.decoding)
+    def _other(self, row: Row) -> Flags:
+        """Samples [B] of which some Output, decoded, has another class on top than golden's."""
+        decoding, found = self.manifest.output.decoding, row.outputs
+        differ = [predictions(found[name], decoding) != predictions(y, decoding) for name, y in self.outputs.items()]
+        return np.asarray(np.any(differ, axis=0))
+
+    def predicted(self, outputs: Arrays) -> Integers | None:
+        """Classes [B] of outputs [T, B, ...]; None where several Outputs are none of them the prediction."""
+        name = self.manifest.output.prediction
+        return None if name is None else predictions(outputs[name], self.manifest.output.decoding)
 
     def on_data(self, entries: Sequence[Entry], samples: Samples, progress: Progress) -> list[Integers]:
         """The classes [B] that each entry predicts for the samples of a data set."""
         found: list[list[Integers]] = [[] for _ in entries]
-        for x in base.parts(samples.input, self.repeated, SAMPLES_AT_ONCE):
+        arrays, _ = self.ends.sequence(samples.input, self.timesteps)
+        for x in self.ends.parts(arrays, SAMPLES_AT_ONCE):
             for entry, classes in zip(entries, found, strict=True):
-                classes.append(self.predicted(entry.output(x, self.timesteps, self.repeated)))
-            progress(len(found[0][-1]))
+                predicted = self.predicted(entry.outputs(x, self.timesteps))
+                assert predicted is not None, "no data is loaded without one"
+                classes.append(predicted)
+            progress(self.ends.samples(x))
         return [np.concatenate(classes) for classes in found]
 
     def _parts(self) -> Iterator[Part]:
         at = 0
-        for x in base.parts(self.golden.input, self.repeated, SAMPLES_AT_ONCE):
+        for x in self.ends.parts(self.inputs, SAMPLES_AT_ONCE):
             judged = reference.run(self.network, x, T=self.timesteps, margins=True)
-            here = slice(at, at + judged.output.shape[1])
+            here = slice(at, at + self.ends.samples(x))
+            outputs = {name: y[:, here] for name, y in self.outputs.items()}
             counts = {node: self.golden.counts[node][here] for node in self.neurons}
-            clear = np.ones(judged.output.shape[1], dtype=np.bool_)
+            clear = np.ones(self.ends.samples(x), dtype=np.bool_)
             for margins in judged.margins.values():
                 clear &= (margins > self._margin).all(axis=(0, *range(2, margins.ndim)))
-            yield Part(x, judged, self.golden.output[:, here], counts, clear)
+            yield Part(x, judged, outputs, counts, clear)
             at = here.stop
 
     def _add(self, row: Row, rows: Sequence[Row], part: Part) -> None:
         runtime = row.entry.runtime
         judge = isinstance(runtime, reference.Reference)
-        output = part.judged.output if judge else row.entry.output(part.x, self.timesteps, self.repeated)
-        row.outputs.append(output)
+        outputs = part.judged.outputs if judge else row.entry.outputs(part.x, self.timesteps)
+        row.parts.append(outputs)
         row.clear += int(part.clear.sum())
-        row.wrong += int((part.clear & ~matching(part.output if judge else part.judged.output, output)).sum())
-        row.tied.append(np.zeros(output.shape[1], dtype=np.bool_))
+        row.wrong += int((part.clear & ~all_match(part.outputs if judge else part.judged.outputs, outputs)).sum())
+        row.tied.append(np.zeros(part.samples, dtype=np.bool_))
         if judge:
             self._against_golden(row, part)
             row.twin_name = "golden samples"
-            row.twin.append(matching(part.output, output))
+            row.twin.append(all_match(part.outputs, outputs))
         elif row.entry.mode == "step":
             self._against_sequence(row, rows, part)
         elif runtime.shows_spikes:
@@ -246,12 +266,12 @@ class Comparison:
         judged, runtime = part.judged, row.entry.runtime
         single = runtime.layers(part.x, judged.spikes, self.timesteps)
         whole = runtime.run_recorded(part.x, self.timesteps, guess=judged.spikes)
-        row.readout.append(matching(judged.output, single.output))
+        row.readout.append(all_match(judged.outputs, single.outputs))
         row.tied[-1] |= judge.tied[-1] | differ_from_a_tie_on(
             judged.spikes, whole.spikes, judged.margins, self._margin, self._before, batch=len(row.tied[-1])
         )
         row.twin_name = "probe graph"
-        row.twin.append(matching(row.outputs[-1], whole.output))
+        row.twin.append(all_match(row.parts[-1], whole.outputs))
         for node, flips in self._flips(judged, single.spikes).items():
             difference = count_difference(part.counts[node], spike_count(whole.spikes[node]))
             row.layers.setdefault(node, Layer()).add(flips, difference, judged.spikes[node].size)
@@ -272,13 +292,13 @@ class Comparison:
 
     def _against_sequence(self, row: Row, rows: Sequence[Row], part: Part) -> None:
         """Single steps against the whole sequence in the same engine, which rounds alike, else the reference."""
-        wanted = part.judged.output
+        wanted = part.judged.outputs
         row.twin_name = "reference"
         for other in rows:
             if other.entry.runtime is row.entry.runtime and other.entry.mode == "sequence":
-                wanted, row.twin_name = other.outputs[-1], "sequence"
-                row.tied[-1] |= other.tied[-1] & matching(wanted, row.outputs[-1])
-        row.twin.append(matching(wanted, row.outputs[-1]))
+                wanted, row.twin_name = other.parts[-1], "sequence"
+                row.tied[-1] |= other.tied[-1] & all_match(wanted, row.parts[-1])
+        row.twin.append(all_match(wanted, row.parts[-1]))
 
 
 def spiking_before(network: nir.NIRGraph) -> dict[graph.NodeName, set[graph.NodeName]]:
@@ -286,18 +306,23 @@ def spiking_before(network: nir.NIRGraph) -> dict[graph.NodeName, set[graph.Node
     return program(network).before()
 
 
-def _golden_misfit(golden: Golden, network: nir.NIRGraph, fixed: int | None) -> str | None:
+def _golden_misfit(golden: Golden, network: nir.NIRGraph, expected: Ends) -> str | None:
     """What of the golden samples does not fit the graph, in words; None where all of it does."""
-    shapes, neurons = graph.shapes(network), graph.neurons(network)
-    timesteps, batch, *output = golden.output.shape
-    front = (batch,) if graph.settings(network).input == "repeat" else (timesteps, batch)
-    if golden.input.shape != (*front, *shapes[graph.input_name(network)]):
-        return f"its input has shape {golden.input.shape}"
-    if tuple(output) != shapes[graph.output_name(network)] or fixed not in (None, timesteps):
-        return f"its output has shape {golden.output.shape}"
+    timesteps, batch, shapes = golden.timesteps, golden.samples, graph.shapes(network)
+    front = (batch,) if expected.repeated else (timesteps, batch)
+    for kind, values, known, axes in (
+        (INPUT, golden.input, expected.inputs, front),
+        (OUTPUT, golden.output, expected.outputs, (timesteps, batch)),
+    ):
+        found = ends.by_node(values, known)
+        if found.keys() != known.keys():
+            return f"it has {kind}s of {sorted(found) or 'one node'}, the graph of {sorted(known)}"
+        for name, array in found.items():
+            if array.shape != (*axes, *known[name]) or (kind == OUTPUT and expected.timesteps not in (None, timesteps)):
+                return f"its {kind if len(known) == 1 else f'{kind} {name!r}'} has shape {array.shape}"
     if golden.labels is not None and golden.labels.shape != (batch,):
         return f"its labels have shape {golden.labels.shape}"
-    for node in neurons:
+    for node in graph.neurons(network):
         if node not in golden.counts or golden.counts[node].shape != (batch, *shapes[node]):
             return f"it has no spike counts of shape {(batch, *shapes[node])} for node '{node}'"
     return None

@@ -27,7 +27,17 @@ from stdl_export.onnx.emitter import Emitter
 from stdl_export.onnx.loop import LoopCell
 from stdl_export.onnx.neuron import NeuronCell
 from stdl_export.onnx.rows import ROWS
-from stdl_export.onnx.time import TIMESTEPS, Axis, TimeForm, Value, delayed, over_time, resolve
+from stdl_export.onnx.time import (
+    TIMESTEPS,
+    Axis,
+    TimeForm,
+    Value,
+    delayed,
+    over_time,
+    over_time_to_states,
+    queue_after,
+    resolve,
+)
 from stdl_export.primitives import Shape
 from stdl_export.program import Component, Node, Program, Source, program
 
@@ -51,16 +61,26 @@ class State:
     initial: NDArray[np.float32]
 
 
-def sequence(graph: nir.NIRGraph, form: TimeForm = "auto") -> onnx.ModelProto:
+def sequence(graph: nir.NIRGraph, form: TimeForm = "auto", final_states: bool = False) -> onnx.ModelProto:
     """All T steps at once: `input` [T, B, ...] (or [B, ...] where it repeats) -> `output` [T, B, ...].
 
     Several inputs or outputs carry the names of their nodes. T is `stdl.T` of the graph, else dynamic: then it is the
-    inputs' first size, or, where they repeat, one more input `timesteps`, int64 [1].
+    inputs' first size, or, where they repeat, one more input `timesteps`, int64 [1]. final_states: every state comes
+    out too, [B, ...] after the last step, called as in the step graph, which can go on from there.
     """
     made = lowerable(graph)
     form = resolve(form, made.settings.T)
-    emit, axis, frames = open_sequence(made)
-    values = walk(made, emit, frames, in_sequence(axis, form), axis)
+    held = {(state.node, state.var): state for state in states(graph)} if final_states else {}
+    emit, axis, frames = open_sequence(made, [state.output for state in held.values()])
+
+    def to_states(cell: Cell, arriving: list[Value]) -> dict[NodeName, Value]:
+        values, last = in_sequence_to_states(axis, form, cell, arriving)
+        for each, value in zip(cell.held, last, strict=True):
+            state = held[each.path, each.var]
+            emit.output(value, state.output, ["batch", *state.shape])
+        return values
+
+    values = walk(made, emit, frames, to_states if final_states else in_sequence(axis, form), axis)
     close_sequence(made, axis, values)
     return model(emit, made, "sequence", form)
 
@@ -107,14 +127,25 @@ def state_names(path: NodeName, var: str) -> tuple[str, str]:
     return f"state.{path}.{var}", f"state_out.{path}.{var}"
 
 
+def probe_names(path: NodeName) -> tuple[str, str]:
+    """What a spiking node is called in the probe graph, where it is fed and where it is shown."""
+    return f"probe_in.{path}", f"probe_out.{path}"
+
+
 def input_names(made: Program) -> dict[NodeName, str]:
-    """The graph's inputs by the Inputs they are."""
-    return {path: INPUT if len(made.inputs) == 1 else path for path in made.inputs}
+    """The graph's inputs by the Inputs they are: one is called `input`, several carry the names of their nodes."""
+    return _end_names(made.inputs, INPUT, made.outputs)
 
 
 def output_names(made: Program) -> dict[NodeName, str]:
-    """The graph's outputs by the Outputs they are."""
-    return {path: OUTPUT if len(made.outputs) == 1 else path for path in made.outputs}
+    """The graph's outputs by the Outputs they are: one is called `output`, several carry the names of their nodes."""
+    return _end_names(made.outputs, OUTPUT, made.inputs)
+
+
+def _end_names(paths: Sequence[NodeName], only: str, others: Sequence[NodeName]) -> dict[NodeName, str]:
+    """Where several nodes stand on the other side and one of them has the name for the only one, nodes keep theirs."""
+    taken = len(others) > 1 and only in others
+    return {path: path if taken or len(paths) > 1 else only for path in paths}
 
 
 def cell_of(made: Program, component: Component, wanted: Collection[NodeName] = ()) -> Cell | None:
@@ -146,6 +177,18 @@ def in_sequence(axis: Axis, form: TimeForm) -> LowerCell:
         return {path: Value(name, timed=True) for path, name in finished.items()}
 
     return lower
+
+
+def in_sequence_to_states(
+    axis: Axis, form: TimeForm, cell: Cell, arriving: list[Value]
+) -> tuple[dict[NodeName, Value], list[str]]:
+    """The same, and the cell's states after the last step; a loop that nobody reads runs too."""
+    if isinstance(cell, DelayCell):
+        queue = [queue_after(axis, cell.node, arriving[0])] if cell.held else []
+        return {cell.name: delayed(axis, cell.node, arriving[0])}, queue
+    outputs, last = over_time_to_states(axis, cell, arriving, form)
+    finished = cell.finish(axis.emit, [value.name for value in outputs])
+    return {path: Value(name, timed=True) for path, name in finished.items()}, last
 
 
 def walk(
@@ -194,7 +237,8 @@ def lowerable(graph: nir.NIRGraph) -> Program:
     made = program(graph)
     ends = [*input_names(made).values(), *output_names(made).values()]
     held = [name for state in states(graph) for name in (state.input, state.output)]
-    twice = [name for name, count in Counter([*ends, *held, TIMESTEPS]).items() if count > 1]
+    probes = [name for path in made.spiking for name in probe_names(path)]
+    twice = [name for name, count in Counter([*ends, *held, *probes, TIMESTEPS]).items() if count > 1]
     if twice:
         raise BadInput(f"the ONNX graphs would have two inputs or outputs called '{twice[0]}': rename that node")
     return made

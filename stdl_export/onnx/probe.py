@@ -22,14 +22,14 @@ from stdl_export.graph import NodeName
 from stdl_export.onnx.cell import Cell
 from stdl_export.onnx.delay import DelayCell
 from stdl_export.onnx.loop import LoopCell
-from stdl_export.onnx.lower import close_sequence, in_sequence, lowerable, model, open_sequence, walk
+from stdl_export.onnx.lower import close_sequence, in_sequence, lowerable, model, open_sequence, probe_names, walk
 from stdl_export.onnx.neuron import NeuronCell
 from stdl_export.onnx.time import TimeForm, Value, over_time, resolve
 from stdl_export.program import Node
 
 
 def probe(graph: nir.NIRGraph, form: TimeForm = "auto") -> onnx.ModelProto:
-    """The probe graph: inputs as in `lower.sequence` and `probe_in.<node>`, outputs `probe_out.<node>` and `output`.
+    """The probe graph: inputs as in `lower.sequence` and `probe_in.<node>`, outputs those too, and `probe_out.<node>`.
 
     All of them but a repeated input are [T, B, ...].
     """
@@ -37,7 +37,7 @@ def probe(graph: nir.NIRGraph, form: TimeForm = "auto") -> onnx.ModelProto:
     steps = made.settings.T
     form = resolve(form, steps)
     spiking = made.spiking
-    emit, axis, frames = open_sequence(made, [f"probe_{side}.{name}" for name in spiking for side in ("in", "out")])
+    emit, axis, frames = open_sequence(made, [name for path in spiking for name in probe_names(path)])
     uncut = in_sequence(axis, form)
 
     def cut(cell: Cell, arriving: list[Value]) -> dict[NodeName, Value]:
@@ -50,8 +50,9 @@ def probe(graph: nir.NIRGraph, form: TimeForm = "auto") -> onnx.ModelProto:
 
     def through(node: Node, raw: str) -> str:
         name, dims = node.path, [steps or "time", "batch", *node.shape]
-        emit.output(axis.unfold(raw, f"{name}/unfolded", node.shape), f"probe_out.{name}", dims)
-        return axis.fold(emit.input(f"probe_in.{name}", dims), f"{name}/fed", node.shape)
+        fed, shown = probe_names(name)
+        emit.output(axis.unfold(raw, f"{name}/unfolded", node.shape), shown, dims)
+        return axis.fold(emit.input(fed, dims), f"{name}/fed", node.shape)
 
     values = walk(made, emit, frames, cut, axis, wanted=spiking)
     close_sequence(made, axis, values)

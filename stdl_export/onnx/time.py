@@ -25,6 +25,7 @@ TimeForm = Literal["auto", "unroll", "scan", "chunks"]
 TIME_FORMS: tuple[TimeForm, ...] = get_args(TimeForm)
 
 CHUNK = 8  # steps in the body of a Scan of chunks: nearly as fast as unrolled, and the graph stays small
+LAST = 2**31 - 1  # as the end of a Slice: to the end
 TIMESTEPS = "timesteps"  # the input that holds T where nothing else does
 MAX_AUTO_UNROLL = 16  # above it TensorRT needs minutes to build an engine, and ONNX Runtime seconds to load the graph
 
@@ -143,28 +144,59 @@ def delayed(axis: Axis, node: Node, x: Value) -> Value:
     return Value(real(chosen(axis.emit, node, ago, node.path, real)), timed=True)
 
 
+def queue_after(axis: Axis, node: Node, x: Value) -> str:
+    """The queue [B, steps, ...] of such a Delay after the last step: its newest inputs, the oldest first."""
+    emit, name, steps = axis.emit, f"{node.path}/last", longest(node)
+    whole = axis.unfold(axis.timed(x, name, node.shape).name, f"{name}/steps", node.shape)
+    pads = emit.integers([steps, *[0] * (2 * len(node.shape) + 3)], f"{name}/pads")  # before the first it was 0
+    padded = emit.node("Pad", [whole, pads], f"{name}/padded")
+    ends = [axis.count, emit.integers([LAST], "axis/last"), emit.integers([0], "axis/0")]
+    newest = emit.node("Slice", [padded, *ends], f"{name}/newest")
+    return emit.node("Transpose", [newest], name, perm=[1, 0, *range(2, len(node.shape) + 2)])
+
+
 def over_time(axis: Axis, cell: Cell, arriving: Sequence[Value], form: TimeForm) -> list[Value]:
     """The cell's outputs at every step, [T*B, ...], under their names where this cell made them.
 
     arriving: as `prepare` gives it; form as from `resolve`: a plain Scan is one of chunks of one step; what chunks
     leave over is unrolled behind them.
     """
+    return _over_time(axis, cell, arriving, form, keep=False)[0]
+
+
+def over_time_to_states(
+    axis: Axis, cell: Cell, arriving: Sequence[Value], form: TimeForm
+) -> tuple[list[Value], list[str]]:
+    """The same, and the cell's states [B, ...] after the last step, in the order of `held`."""
+    outputs, last = _over_time(axis, cell, arriving, form, keep=True)
+    states = []
+    for held, state in zip(cell.held, last, strict=True):
+        name = f"{held.path}/{held.var}/last"
+        states.append(axis.zeros(name, held.shape) if state is None else state)
+    return outputs, states
+
+
+def _over_time(
+    axis: Axis, cell: Cell, arriving: Sequence[Value], form: TimeForm, keep: bool
+) -> tuple[list[Value], Sequence[Maybe]]:
     run = _Run(axis, cell)
     first: list[Maybe] = [axis.initial(held) if np.any(held.initial) else None for held in cell.held]
     chunk = 1 if form == "scan" else CHUNK
     if axis.steps is not None and (form == "unroll" or axis.steps < chunk):
-        outputs, _ = run.unroll(axis.emit, arriving, axis.steps, first, "", keep=False)
-        return [Value(output, timed=True) for output in outputs]
+        outputs, last = run.unroll(axis.emit, arriving, axis.steps, first, "", keep)
+        return [Value(output, timed=True) for output in outputs], last
     chunks, rest = divmod(axis.steps, chunk) if axis.steps is not None else (None, 0)
     if not rest:
-        return [Value(output, timed=True) for output in run.scan(arriving, chunks, chunk, "")[0]]
+        outputs, last = run.scan(arriving, chunks, chunk, "")
+        return [Value(output, timed=True) for output in outputs], last
     head, tail = run.cut(arriving, rest)
-    scanned, last = run.scan(head, chunks, chunk, "/head")
-    unrolled, _ = run.unroll(axis.emit, tail, rest, last, "/tail", keep=False)
-    return [
+    scanned, between = run.scan(head, chunks, chunk, "/head")
+    unrolled, last = run.unroll(axis.emit, tail, rest, between, "/tail", keep)
+    whole = [
         Value(axis.emit.node("Concat", [*parts], port.name, axis=0), timed=True)
         for *parts, port in zip(scanned, unrolled, cell.outputs, strict=True)
     ]
+    return whole, last
 
 
 @dataclass(frozen=True)

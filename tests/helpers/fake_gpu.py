@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from stdl_export.onnx import lower
 from stdl_export.program import program
 from stdl_runtimes import reference
 
@@ -57,19 +58,21 @@ class FakeCuda:
 class FakeEngine:
     """As `ICudaEngine` of an engine built from a graph of the reference; T is fixed, the batch is dynamic."""
 
-    def __init__(self, graph, cuda, mode, states, T, repeated):
+    def __init__(self, graph, cuda, mode, states, T, repeated, final_states=False):
         self.cuda, self.mode, self.states, self.T, self.repeated = cuda, mode, states, T, repeated
         self.program = program(graph)
-        (self.input,), (self.output,) = self.program.inputs, self.program.outputs
-        sample = [int(size) for size in self.program.nodes[self.input].shape]
-        output = [int(size) for size in self.program.nodes[self.output].shape]
+        self.given, self.shown = lower.input_names(self.program), lower.output_names(self.program)  # node -> tensor
         timed = [] if mode == "step" else [T]
-        self.shapes = {"input": [*([] if repeated else timed), -1, *sample], "output": [*timed, -1, *output]}
-        self.inputs = ["input"]
-        if mode == "step":
-            for info in states:
-                self.shapes[info.input] = self.shapes[info.output] = [-1, *info.shape]
+        self.shapes = {}
+        for front, names in (([] if repeated else timed, self.given), (timed, self.shown)):
+            self.shapes |= {name: [*front, -1, *self.program.nodes[path].shape] for path, name in names.items()}
+        self.inputs = list(self.given.values())
+        for info in states if mode == "step" or final_states else ():
+            self.shapes[info.output] = [-1, *info.shape]
+            if mode == "step":
+                self.shapes[info.input] = self.shapes[info.output]
                 self.inputs.append(info.input)
+        self.final_states = final_states
         self.num_io_tensors = len(self.shapes)
         self.contexts = []
 
@@ -134,16 +137,24 @@ class FakeContext:
         engine, states = self.engine, self.engine.states
         simulation = reference.Simulation(engine.program, self.batch)
         simulation.states = {(info.node, info.var): self._read(info.input) for info in states}
-        values = simulation.advance({engine.input: self._read("input")})
+        values = simulation.advance({path: self._read(name) for path, name in engine.given.items()})
         for info in states:
             self._write(info.output, simulation.states[info.node, info.var])
-        self._write("output", values[engine.output])
+        for path, name in engine.shown.items():
+            self._write(name, values[path])
 
     def _sequence(self):
-        engine, x = self.engine, self._read("input")
+        engine = self.engine
+        x = {path: self._read(name) for path, name in engine.given.items()}
         simulation = reference.Simulation(engine.program, self.batch)
-        frames = [x] * engine.T if engine.repeated else x
-        self._write("output", np.stack([simulation.advance({engine.input: frame})[engine.output] for frame in frames]))
+        steps = [
+            simulation.advance(x if engine.repeated else {path: each[t] for path, each in x.items()})
+            for t in range(engine.T)
+        ]
+        for path, name in engine.shown.items():
+            self._write(name, np.stack([values[path] for values in steps]))
+        for info in engine.states if engine.final_states else ():
+            self._write(info.output, simulation.states[info.node, info.var])
 
 
 class FakeTensorRt:

@@ -62,8 +62,10 @@ def edit_manifest(folder: Path, edit) -> None:
 def test_a_bundle_says_what_a_runtime_needs(original: Path) -> None:
     manifest = bundles.load(original).manifest
     assert (manifest.network, manifest.timesteps, manifest.dt, manifest.dialect) == ("small", 4, 2.0**-10, "nir")
-    assert manifest.input.shape == (2, 6, 6)
-    assert (manifest.input.mode, manifest.output.decoding, manifest.output.shape) == ("repeat", "mean", (5,))
+    (into,), (out,) = manifest.input.tensors, manifest.output.tensors
+    assert (into.node, into.name, into.shape, into.dtype) == ("input", "input", (2, 6, 6), "float32")
+    assert (out.node, out.name, out.shape, out.dtype) == ("output", "output", (5,), "float32")
+    assert (manifest.input.mode, manifest.output.decoding, manifest.output.prediction) == ("repeat", "mean", "output")
     assert (manifest.golden.origin, manifest.golden.samples) == ("reference", 3)
     assert [state.input for state in manifest.states] == ["state.lif1.v", "state.lif2.v"]
     assert [state.output for state in manifest.states] == ["state_out.lif1.v", "state_out.lif2.v"]
@@ -133,18 +135,23 @@ def test_names_that_lead_out_are_refused(folder: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
-        (lambda m: m.update(schema_version=2), "has schema version 2, this version of stdl reads 1"),
+        (lambda m: m.update(schema_version=1), "has schema version 1, this version of stdl reads 2: export it again"),
         (lambda m: m.pop("schema_version"), "has schema version None"),
         (lambda m: m.update(note="x"), "unknown key 'note'"),
         (lambda m: m.pop("dt"), "'dt' is missing"),
         (lambda m: m.update(dt=-1), "'dt' = -1"),
         (lambda m: m.update(dt=float("nan")), "'dt' = nan"),
         (lambda m: m["input"].update(mode="often"), "'input.mode' = 'often'"),
-        (lambda m: m["input"].update(shape=[0]), "'input.shape.0' = 0"),
+        (lambda m: m["input"]["tensors"][0].update(shape=[0]), "'input.tensors.0.shape.0' = 0"),
         (lambda m: m.update(timesteps=5), "graph.nir says T = 4, manifest.json says 5"),
         (lambda m: m.update(classes=["a"]), "it names 1 classes"),
-        (lambda m: m["output"].update(shape=[11]), "the graph"),
-        (lambda m: m["input"].update(shape=[2, 6, 7]), "the graph"),
+        (lambda m: m["output"]["tensors"][0].update(shape=[11]), "its Outputs are 'output' (11,), the graph's"),
+        (lambda m: m["input"]["tensors"][0].update(shape=[2, 6, 7]), "its Inputs are 'input' (2, 6, 7), the graph's"),
+        (lambda m: m["input"]["tensors"][0].update(node="x"), "its Inputs are 'x' (2, 6, 6), the graph's 'input'"),
+        (lambda m: m["input"].update(tensors=m["input"]["tensors"] * 2), "its Inputs are"),
+        (lambda m: m["input"].update(tensors=[]), "'input.tensors' = []"),
+        (lambda m: m["output"].update(prediction="x"), "its prediction 'x' is no Output"),
+        (lambda m: m.update(classes=["a"]) or m["output"].update(prediction=None), "not which of the Outputs"),
         (lambda m: m["golden"].update(samples=4), "golden.npz has 3 samples, manifest.json says 4"),
         (lambda m: m["files"].pop("graph.nir"), "names no hash for 'graph.nir'"),
     ],

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from stdl_runtimes.ends import Ends
 from stdl_runtimes.latency import measure
 from stdl_runtimes.metrics import decode, predictions, spike_count
 
@@ -27,11 +28,12 @@ def test_spikes_are_summed_over_time():
 class Slow:
     """A runtime that counts its calls."""
 
-    def __init__(self):
+    def __init__(self, repeated=True):
         self.calls = []
+        self.ends = Ends({"x": (5,)}, {"y": (5,)}, repeated, None)
 
     def run(self, x, timesteps):
-        self.calls.append(("run", x.shape, timesteps))
+        self.calls.append(("run", x["x"].shape, timesteps))
 
     def session(self, batch):
         self.calls.append(("session", batch))
@@ -47,12 +49,12 @@ class Slow:
         self.calls.append("reset")
 
     def step(self, frame):
-        self.calls.append(("step", frame.shape))
+        self.calls.append(("step", frame["x"].shape))
 
 
 def test_latency_of_sequences_warms_up_and_counts():
     runtime = Slow()
-    found = measure(runtime, "sequence", np.zeros((2, 5)), 4, repeated=True, runs=6, warm_up=3)
+    found = measure(runtime, "sequence", np.zeros((2, 5)), 4, runs=6, warm_up=3)
     assert runtime.calls == [("run", (2, 5), 4)] * 9
     assert (found.batch, found.timesteps, found.runs, found.warm_up) == (2, 4, 6, 3)
     assert 0 < found.p50_ms <= found.p90_ms <= found.p99_ms
@@ -60,6 +62,6 @@ def test_latency_of_sequences_warms_up_and_counts():
 
 @pytest.mark.parametrize(("repeated", "shape"), [(True, (1, 5)), (False, (3, 1, 5))])
 def test_latency_of_steps_is_that_of_whole_sequences(repeated, shape):
-    runtime = Slow()
-    measure(runtime, "step", np.zeros(shape), 3, repeated=repeated, runs=2, warm_up=1)
+    runtime = Slow(repeated)
+    measure(runtime, "step", np.zeros(shape), 3, runs=2, warm_up=1)
     assert runtime.calls == [("session", 1), *["reset", *[("step", (1, 5))] * 3] * 3, "closed"]

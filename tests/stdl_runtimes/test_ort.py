@@ -208,7 +208,7 @@ def test_a_graph_that_onnxruntime_does_not_take_is_named(tmp_path):
 def test_input_of_another_shape_is_refused_in_one_line(tmp_path):
     with (
         base.load(bundles.make(tmp_path / "b", small_network(), inputs(2)), "onnxruntime") as runtime,
-        pytest.raises(BadInput, match="onnxruntime cannot run the graph"),
+        pytest.raises(BadInput, match=r"sample of shape .* was given, the graph takes"),
     ):
         runtime.run(np.zeros((2, 2, 5, 6), np.float32))
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from chains import small_network
 from fake_gpu import FakeCuda, FakeEngine, FakeTensorRt
+from several import inputs as several_inputs
+from several import network
 
 from stdl_export.bundle import EngineInfo
 from stdl_export.common.errors import BadInput, Unavailable
@@ -25,14 +27,15 @@ def inputs(batch, mode):
 class Gpu:
     """A bundle with two fake engines in it, and the fake GPU they run on."""
 
-    def __init__(self, folder, monkeypatch, mode="repeat", batch=(1, 1, 4), fake=None, **changes):
-        self.graph = small_network(mode=mode, readout="li", T=T)
-        self.x = inputs(6, mode)
+    def __init__(self, folder, monkeypatch, mode="repeat", batch=(1, 1, 4), fake=None, several=False, **changes):
+        self.graph = network(mode, T) if several else small_network(mode=mode, readout="li", T=T)
+        self.x = several_inputs(mode, 6, T) if several else inputs(6, mode)
         bundle = bundles.make(folder, self.graph, self.x)
         self.cuda = FakeCuda()
         states, repeated = bundle.manifest.states, mode == "repeat"
         self.engines = {
-            name: FakeEngine(self.graph, self.cuda, name, states, T, repeated) for name in ("sequence", "step")
+            name: FakeEngine(self.graph, self.cuda, name, states, T, repeated, several and name == "sequence")
+            for name in ("sequence", "step")
         }
         infos = []
         for name in self.engines:
@@ -45,6 +48,7 @@ class Gpu:
                 tf32=False,
                 batch=batch,
                 timesteps=T,
+                final_states=several and name == "sequence",
                 compute_capability=None,
                 graph_sha256=bundle.manifest.files["graph.nir"],
             )
@@ -225,3 +229,39 @@ def test_the_real_tensorrt_has_what_is_called():
     assert {"INPUT", "OUTPUT"} <= set(trt.TensorIOMode.__members__)
     assert "FLOAT" in trt.DataType.__members__
     assert hasattr(trt.ICudaEngine, "num_io_tensors")
+
+
+@pytest.mark.parametrize("mode", ["repeat", "sequence"])
+@pytest.mark.parametrize("batch", [(1, 1, 4), (8, 8, 8)], ids=["in parts", "filled up"])
+def test_several_inputs_and_outputs_and_final_states(tmp_path, monkeypatch, mode, batch):
+    made = Gpu(tmp_path / "b", monkeypatch, mode=mode, batch=batch, several=True)
+    expected = reference.run(made.graph, made.x, states=True)
+    axis = 0 if mode == "repeat" else 1
+    with made.load() as runtime:
+        found, states = runtime.run_to_states(made.x)
+        assert found.keys() == expected.outputs.keys() == runtime.run(made.x).keys()
+        for name, y in expected.outputs.items():
+            assert np.array_equal(found[name], y)
+        for info in made.bundle.manifest.states:
+            assert np.array_equal(states[info.input], expected.states[info.node, info.var])
+        first = {name: x.take(range(2), axis) for name, x in made.x.items()}
+        begin = {name: state[:2] for name, state in states.items()}
+        with runtime.session(2, begin) as session, reference.Session(made.graph, 2) as judge:
+            for x in runtime.ends.steps(first, T):
+                judge.step(x)
+            for x in runtime.ends.steps(first, T):
+                y, wanted = session.step(x), judge.step(x)
+                assert all(np.array_equal(y[name], wanted[name]) for name in wanted)
+            session.reset()
+            x = runtime.ends.steps(first, T)[0]
+            assert all(np.array_equal(each, expected.outputs[name][0, :2]) for name, each in session.step(x).items())
+    assert not made.cuda.memory
+    assert not made.cuda.pins
+
+
+def test_a_tensor_that_the_engine_lacks_is_one_sentence(tmp_path, monkeypatch):
+    made = Gpu(tmp_path / "b", monkeypatch, several=True)
+    del made.engines["sequence"].shapes["labels"]
+    made.engines["sequence"].num_io_tensors -= 1
+    with made.load() as runtime, pytest.raises(Unavailable, match="the engine has no 'labels'"):
+        runtime.run(made.x)

@@ -47,7 +47,7 @@ def test_samples_in_parts_count_the_same(good, monkeypatch):
     for a, b in zip(whole, parts, strict=True):
         assert (a.layers, a.clear, a.wrong) == (b.layers, b.clear, b.wrong)
         assert a.clear > 12
-        np.testing.assert_allclose(a.output, b.output, atol=1e-5)
+        np.testing.assert_allclose(a.outputs["output"], b.outputs["output"], atol=1e-5)
 
 
 ERRORS = {
@@ -140,7 +140,7 @@ def test_ties_excuse_a_few_predictions_and_no_more(good):
     for differing, passes in ((1, True), (5, False)):
         other = golden.output.copy()
         other[:, :differing] = -other[:, :differing]
-        row.outputs = [other]
+        row.parts = [{"output": other}]
         row.tied = [np.ones(golden.samples, bool)]
         assert comparison._agreement_check(row).passed is passes
         row.tied = [np.zeros(golden.samples, bool)]

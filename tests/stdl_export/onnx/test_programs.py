@@ -176,16 +176,24 @@ def test_several_inputs_and_outputs_carry_their_names() -> None:
     assert found["half"].ravel().tolist() == [3] * 4
 
 
-def test_names_that_would_meet_are_refused() -> None:
-    nodes = {
-        "a": nir.Input(np.array([1])),
-        "b": nir.Input(np.array([1])),
-        "output": nir.Input(np.array([1])),
-        "end": nir.Output(np.array([1])),
-    }
-    graph = nir.NIRGraph(nodes, [("a", "end"), ("b", "end"), ("output", "end")], {}, type_check=False)
-    with pytest.raises(BadInput, match="two inputs or outputs called 'output'"):
-        lower.sequence(graph)
+def meeting(*inputs: str) -> nir.NIRGraph:
+    """Inputs with these names into an IF `if`, and one Output."""
+    ends: dict[str, nir.NIRNode] = {name: nir.Input(np.array([1])) for name in inputs}
+    neuron = nir.IF(np.float32([1]), np.float32([1]), np.float32([0]))
+    nodes = ends | {"if": neuron, "end": nir.Output(np.array([1]))}
+    return nir.NIRGraph(nodes, [*((name, "if") for name in inputs), ("if", "end")], {}, type_check=False)
+
+
+def test_the_only_output_keeps_its_name_where_an_input_is_called_output() -> None:
+    model = lower.sequence(meeting("a", "output"))
+    assert [entry.name for entry in model.graph.input] == ["a", "output"]
+    assert [entry.name for entry in model.graph.output] == ["end"]
+
+
+@pytest.mark.parametrize("name", ["timesteps", "state.if.v", "probe_in.if", "probe_out.if"])
+def test_names_that_would_meet_are_refused(name: str) -> None:
+    with pytest.raises(BadInput, match=f"two inputs or outputs called '{name}'"):
+        lower.sequence(meeting("a", name))
 
 
 def choices() -> list[object]:
