@@ -4,9 +4,10 @@
 
     a -> Scale(1) -> b        becomes        a -> b
 
-Every bit stays. Left as they are: what a runtime knows (a Delay of 0 steps has no state, nobody knows it); a node that
-reads the step before; one that sums several sources for a reader that adds more to it (another order would round in
-another way), or for several readers on a loop, each of which would sum again.
+Every bit stays. Left as they are: what a runtime knows (a Delay of 0 steps has no state, nobody knows it), a value that
+is read a step later among them; a node that hands the step before on to somebody outside of the loop; one that sums
+several sources for a reader that adds more to it (another order would round in another way), or for several readers on
+a loop, each of which would sum again.
 """
 
 from __future__ import annotations

@@ -16,13 +16,14 @@ from stdl_export.program import Component, Node, Program, Source
 class Edit:
     """The nodes of a program, to be put in other words. A pass walks `paths`, changes, and hands over `done()`.
 
-    fed_back: nodes whose value of the step before is read; looped: nodes that are stepped in a loop.
+    fed_back: nodes whose value of the step before is read. looped: nodes that are stepped in a loop, and in which.
     """
 
     def __init__(self, made: Program) -> None:
         self.nodes = dict(made.nodes)
         self.fed_back = frozenset(made.fed_back)
-        self.looped = frozenset(node.path for each in made.components if each.cyclic for node in each.nodes)
+        loops = [each.nodes for each in made.components if each.cyclic]
+        self.looped = {node.path: number for number, nodes in enumerate(loops) for node in nodes}
         self._made = made
         self._readers: dict[NodeName, Counter[NodeName]] = {path: Counter() for path in made.nodes}
         for node in made.nodes.values():
@@ -46,11 +47,11 @@ class Edit:
     def sum_stays(self, path: NodeName) -> bool:
         """May the readers of a node take its sources instead: does no sum change its order, is none computed twice?
 
-        Sums outside of loops are shared by all who read just them; in a loop each node sums for itself. What reads the
-        step before does so inside of its loop only, so it cannot be handed on.
+        Sums outside of loops are shared by all who read just them; in a loop each node sums for itself. The step before
+        is read inside of its loop only.
         """
-        sources, readers = self.nodes[path].sources, self.readers(path)
-        if any(source.previous for source in sources):
+        sources, readers, loop = self.nodes[path].sources, self.readers(path), self.looped.get(path)
+        if any(source.previous for source in sources) and any(self.looped.get(reader) != loop for reader in readers):
             return False
         alone = all(self.nodes[reader].sources == (Source(path),) for reader in readers)
         return len(sources) == 1 or (alone and (len(readers) == 1 or path not in self.looped))

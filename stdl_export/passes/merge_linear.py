@@ -9,8 +9,7 @@ factorisation of low rank stays one. Sums and products in float64, rounded once:
 of itself, and the products with x are added in another order.
 
 Left as it is: a node that somebody else reads as well (it would be computed anyway), or that reads other sources, be it
-the same one at the step before; what is read a step later; a diagonal matrix; in a row, what reads the step before;
-sums that float32 cannot say.
+the same one at the step before; what is read a step later; a diagonal matrix; sums that float32 cannot say.
 """
 
 from __future__ import annotations
