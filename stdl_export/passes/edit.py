@@ -100,7 +100,7 @@ def _program(made: Program, nodes: dict[NodeName, Node]) -> Program:
     now = {(source.path, path) for path, node in nodes.items() for source in node.sources if not source.previous}
     before = {(source.path, path) for path, node in nodes.items() for source in node.sources if source.previous}
     late = {path for path, node in nodes.items() if node.late}
-    found = cycles.components(sources, before - now, late)
+    found = cycles.components(sources, before - now, late)  # who reads both waits for what is read now
     components = tuple(Component(tuple(nodes[path] for path in each.nodes), each.cyclic) for each in found)
     place = {path: number for number, each in enumerate(found) for path in each.nodes}
     assert all(place[source] == place[target] for source, target in before), "the step before is read in loops only"

@@ -43,7 +43,7 @@ def _parallel(edit: Edit, path: NodeName) -> list[list[Node]]:
     for source in edit.nodes[path].sources:
         node = edit.nodes[source.path]
         alone = set(edit.readers(node.path)) == {path}
-        if not source.previous and alone and foldable(node) and edit.removable(node.path):
+        if alone and foldable(node) and edit.removable(node.path):
             found.setdefault((node.sources, *LINEAR[type(node.node)].geometry(node)), []).append(node)
     return [group for group in found.values() if len(group) > 1]
 

@@ -10,7 +10,7 @@ from random_programs import DT, STEPS
 from small_graphs import assemble, chain, full, lif
 
 from stdl_export.passes import drop_identities
-from stdl_export.program import program
+from stdl_export.program import Source, program
 
 pytest.importorskip("onnxruntime")
 
@@ -78,9 +78,12 @@ def test_a_sum_that_is_part_of_another_stays() -> None:
 
 
 def test_in_a_loop_two_readers_do_not_sum_twice() -> None:
-    edges = [("one", "l"), ("one", "k"), ("l", "one"), ("l", "out"), ("k", "l"), ("k", "out2")]
-    made = program(summing(*edges))
+    graph = summing(("one", "l"), ("one", "k"), ("l", "one"), ("k", "one"), ("l", "out"), ("k", "out2"))
+    made = program(graph)
+    assert len(made.nodes["one"].sources) == 4
+    assert {made.nodes[name].sources for name in "lk"} == {(Source("one"),)}
     assert drop_identities.run(made) is made
+    judged(graph)
 
 
 def test_the_step_before_is_handed_on_in_its_loop() -> None:

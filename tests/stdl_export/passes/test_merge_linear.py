@@ -122,6 +122,18 @@ def test_what_is_read_a_step_later_is_not_merged() -> None:
     assert judged(graph).fed_back == ["r0", "r1"]
 
 
+def test_a_product_that_is_read_a_step_later_is_not_multiplied() -> None:
+    """The state is what the second of two matrices puts out, under its name."""
+    nodes = {"a": affine(3), "b": affine(4), "x": nir.Input(np.array([3])), "lif": lif(3, threshold=0.25)}
+    edges = [("x", "lif"), ("lif", "a"), ("a", "b"), ("b", "lif"), ("lif", "out")]
+    said = '{"graph":{"feedback":"delay_target_input"}}'
+    graph = assemble(nodes | {"out": nir.Output(np.array([3]))}, edges, T=STEPS, dialect=said)
+    made = program(graph)
+    assert made.fed_back == ["b"]
+    assert merge_linear.run(made) is made
+    judged(graph)
+
+
 def merged(*nodes: nir.NIRNode, inputs: int, outputs: int) -> Program:
     return judged(chain(*nodes, shape=(inputs,), output=(outputs,), T=STEPS))
 
