@@ -101,10 +101,10 @@ def test_equal_neurons_and_delays_keep_their_states() -> None:
 
 def test_of_two_summands_the_order_does_not_count() -> None:
     nodes = {name: nir.Input(np.array([3])) for name in ("a", "b", "c")}
-    nodes |= {"one": nir.Scale(full(1, 3))}  # it goes; what read it reads b in its place
+    nodes |= {"0": nir.Scale(full(1, 3))}  # it goes: what read 0 and a reads b and a then
     nodes |= {name: nir.Linear(eighths(3, 3)) for name in ("v", "w")}
     nodes |= {name: nir.Output(np.array([3])) for name in ("x", "y")}
-    edges = [("b", "one"), ("a", "v"), ("b", "v"), ("one", "w"), ("a", "w"), ("v", "x"), ("w", "y"), ("c", "y")]
+    edges = [("b", "0"), ("a", "v"), ("b", "v"), ("0", "w"), ("a", "w"), ("v", "x"), ("w", "y"), ("c", "y")]
     assert kinds(judged(assemble(nodes, edges, T=STEPS))) == ["Linear"]
 
 
