@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import nir
+import numpy as np
+from numpy.typing import NDArray
 
 from stdl_export import graph as graphs
 from stdl_export.dialects import Spike
@@ -60,6 +62,13 @@ class Node:
     def stateful(self) -> bool:
         """Does it keep anything between steps?"""
         return self.numbers is not None or self.steps is not None
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """In the place of a NIR primitive: a value that no input reaches, of the node's shape. Only passes write it."""
+
+    value: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)

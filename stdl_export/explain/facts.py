@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import nir
-import numpy as np
 
+from stdl_export import passes
 from stdl_export.explain.parameters import plain
 from stdl_export.graph import NodeName
-from stdl_export.primitives import pool_window
-from stdl_export.program import Node, Program, Source
+from stdl_export.program import Program, Source
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ def loops(made: Program) -> list[Loop]:
 
 def fusions(made: Program) -> list[str]:
     """What of the graph is computed less often than it is written, or need not be computed: one line each."""
-    return [*_hoisted(made), *_shared_sums(made), *_identities(made)]
+    return [*_hoisted(made), *_shared_sums(made), *_passed(made)]
 
 
 def _hoisted(made: Program) -> Iterator[str]:
@@ -63,23 +62,15 @@ def _shared_sums(made: Program) -> Iterator[str]:
             yield f"summed once: {' + '.join(plain(each.path) for each in sources)}, for {names(reading)}"
 
 
-def _identities(made: Program) -> Iterator[str]:
-    same = [path for path, node in made.nodes.items() if _is_identity(node)]
-    if same:
-        yield f"puts out what goes in: {names(same)}"
-
-
-IDENTITY: dict[type, Callable[[Node], bool]] = {
-    nir.Scale: lambda node: bool((np.asarray(node.node.scale) == 1).all()),
-    nir.Flatten: lambda node: node.in_shape == node.shape,
-    nir.Delay: lambda node: node.steps is not None and not node.steps.any(),
-    nir.AvgPool2d: lambda node: {*pool_window(node.node).kernel, *pool_window(node.node).stride} == {1},
-    nir.SumPool2d: lambda node: {*pool_window(node.node).kernel, *pool_window(node.node).stride} == {1},
-}
-
-
-def _is_identity(node: Node) -> bool:
-    return type(node.node) in IDENTITY and IDENTITY[type(node.node)](node)
+def _passed(made: Program) -> Iterator[str]:
+    """What the passes take away, a line for each pass."""
+    gone: dict[str, list[NodeName]] = {}
+    for name, after in passes.applied(made):
+        gone.setdefault(name, []).extend(path for path in made.nodes if path not in after.nodes)
+        made = after
+    for each in passes.PASSES:
+        if gone.get(each.name):
+            yield f"{each.says}: {names(gone[each.name])}"
 
 
 def names(paths: Sequence[NodeName], most: int = 12) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -38,8 +38,10 @@ from stdl_export.onnx.time import (
     queue_after,
     resolve,
 )
+from stdl_export.passes import optimised
 from stdl_export.primitives import Shape
-from stdl_export.program import Component, Node, Program, Source, program
+from stdl_export.program import Component, Constant, Node, Program, Source, program
+from stdl_export.semantics import collapse
 
 OPSET = 20
 IR_VERSION = 10
@@ -204,25 +206,22 @@ def walk(
     wanted: nodes of loops that `lower` is to give although nobody outside reads them.
     """
     values = dict(frames)
-    sums: dict[tuple[Source, ...], Value] = {}  # equal sets of sources are summed once
-
-    def arriving(path: NodeName, sources: tuple[Source, ...], shape: Shape) -> Value:
-        if sources not in sums:
-            sums[sources] = _sum(emit, path, [values[source.path] for source in sources], shape, axis)
-        return sums[sources]
+    sums = _Sums(emit, axis, values)
 
     for component in made.components:
         cell = cell_of(made, component, wanted)
         if cell is not None:
             inputs = [
-                arriving(cell.name, sources, port.shape) for sources, port in zip(cell.reads, cell.inputs, strict=True)
+                sums.of(cell.name, sources, port.shape) for sources, port in zip(cell.reads, cell.inputs, strict=True)
             ]
             prepared = cell.prepare(emit, [value.name for value in inputs])
             values |= lower(cell, [Value(n, value.timed) for n, value in zip(prepared, inputs, strict=True)])
             continue
         (node,) = component.nodes
-        if node.path not in values:
-            x = arriving(node.path, node.sources, node.in_shape)
+        if isinstance(node.node, Constant):
+            values[node.path] = _constant(emit, node, next(iter(frames.values())), axis)
+        elif node.path not in values:
+            x = sums.of(node.path, node.sources, node.in_shape)
             values[node.path] = Value(stateless(emit, node, x.name), x.timed)
     return values
 
@@ -233,7 +232,7 @@ def stateless(emit: Emitter, node: Node, x: str) -> str:
 
 
 def lowerable(graph: nir.NIRGraph) -> Program:
-    """The program of a checked graph; BadInput where its names clash with those that the ONNX graphs use."""
+    """The program of a checked graph after all passes; BadInput where names clash with those that ONNX graphs use."""
     made = program(graph)
     ends = [*input_names(made).values(), *output_names(made).values()]
     held = [name for state in states(graph) for name in (state.input, state.output)]
@@ -241,17 +240,49 @@ def lowerable(graph: nir.NIRGraph) -> Program:
     twice = [name for name, count in Counter([*ends, *held, *probes, TIMESTEPS]).items() if count > 1]
     if twice:
         raise BadInput(f"the ONNX graphs would have two inputs or outputs called '{twice[0]}': rename that node")
-    return made
+    return optimised(made)
 
 
-def _sum(emit: Emitter, name: str, summands: list[Value], shape: Shape, axis: Axis | None) -> Value:
-    """Fan-in, from left to right: the first two sources by name, then one more each."""
-    if axis and any(value.timed for value in summands):
-        summands = [axis.timed(value, f"{name}/source.{i}", shape) for i, value in enumerate(summands)]
-    total = summands[0]
-    for i, value in enumerate(summands[1:], start=1):
-        total = Value(emit.node("Add", [total.name, value.name], f"{name}/sum.{i}"), value.timed)
-    return total
+@dataclass(frozen=True)
+class _Sums:
+    """Fan-in, from left to right. What was added before, in either order, is not added again, so sums that begin alike
+    share their beginning; nor is a value repeated again. `values` grows while the program is walked.
+    """
+
+    emit: Emitter
+    axis: Axis | None
+    values: Mapping[NodeName, Value]
+    added: dict[tuple[str, str], Value] = field(default_factory=dict)  # (one summand, the other), by their names
+    repeated: dict[str, Value] = field(default_factory=dict)
+
+    def of(self, name: str, sources: Sequence[Source], shape: Shape) -> Value:
+        """The sum of some values, which all have this shape; what is emitted is called after `name`."""
+        total = self.values[sources[0].path]
+        for i, source in enumerate(sources[1:], start=1):
+            total = self._plus(total, self.values[source.path], f"{name}/sum.{i}", shape)
+        return total
+
+    def _plus(self, a: Value, b: Value, name: str, shape: Shape) -> Value:
+        first, second = sorted([a.name, b.name])
+        if (first, second) not in self.added:
+            if a.timed != b.timed:
+                a, b = self._timed(a, shape), self._timed(b, shape)
+            self.added[first, second] = Value(self.emit.node("Add", [a.name, b.name], name), a.timed)
+        return self.added[first, second]
+
+    def _timed(self, x: Value, shape: Shape) -> Value:
+        assert self.axis is not None, "in a step graph nothing is timed"
+        if x.name not in self.repeated:
+            self.repeated[x.name] = self.axis.timed(x, x.name, shape)
+        return self.repeated[x.name]
+
+
+def _constant(emit: Emitter, node: Node, frame: Value, axis: Axis | None) -> Value:
+    """A constant for each sample, the same at every step."""
+    batch = axis.batch if axis else emit.node("Shape", [frame.name], f"{node.path}/batch", start=0, end=1)
+    sizes = emit.node("Concat", [batch, emit.integers(node.shape, f"{node.path}/shape")], f"{node.path}/sizes", axis=0)
+    value = emit.constant(collapse(node.node.value), f"{node.path}/value")
+    return Value(emit.node("Expand", [value, sizes], node.path), timed=False)
 
 
 def _no_zeros(name: str, shape: Shape) -> str:

@@ -91,8 +91,11 @@ class Axis:
         """The value at every step: [B, ...] -> [T*B, ...] where it was not timed yet."""
         if x.timed:
             return x
-        ones = self.emit.integers([1] * len(shape), f"{name}/ones")
-        repeats = self.emit.node("Concat", [self.count, ones], f"{name}/repeats", axis=0)
+        if self.steps is not None:
+            repeats = self.emit.integers([self.steps, *[1] * len(shape)], f"{name}/repeats")
+        else:
+            ones = self.emit.integers([1] * len(shape), f"{name}/ones")
+            repeats = self.emit.node("Concat", [self.count, ones], f"{name}/repeats", axis=0)
         return Value(self.emit.node("Tile", [x.name, repeats], f"{name}/repeated"), timed=True)
 
     def zeros(self, name: str, shape: Shape) -> str:
