@@ -23,6 +23,8 @@ from stdl_export.common.config import apply_settings, validate
 from stdl_export.common.errors import BadInput
 from stdl_export.common.files import require_empty
 from stdl_export.common.names import unknown
+from stdl_export.interop import peers
+from stdl_export.interop.adapt import Adapted, adapt
 from stdl_export.onnx.time import TIME_FORMS, TimeForm
 from stdl_export.source import Source
 from stdl_export.targets import TARGETS, Job, Mode
@@ -36,6 +38,7 @@ EXAMPLES = """\b
 Examples:
   stdl-export runs/digits --target onnx,tensorrt --out bundles/digits
   stdl-export runs/digits --target nir --out digits.nir        one file, for another framework
+  stdl-export runs/digits --target nir --out norse.nir --for norse
   stdl-export snn.nir --target onnx --timesteps 32 --dt 1e-3 --out bundles/snn
   stdl-export bundles/digits --target tensorrt --batch 1:8:64  adds engines built on this machine
 """
@@ -63,6 +66,7 @@ class Options:
     source: Path
     target: tuple[str, ...]
     out: Path | None
+    peer: str | None
     dialect: str | None
     timesteps: str | None
     dt: float | None
@@ -91,6 +95,13 @@ def _list_dialects(context: click.Context, _parameter: click.Parameter, wanted: 
     "--out",
     type=click.Path(path_type=Path),
     help="Folder of the new bundle, or FILE.nir for --target nir alone. Without it, the bundle SOURCE gets new parts.",
+)
+@click.option(
+    "--for",
+    "peer",
+    metavar="PEER",
+    help=f"With --out FILE.nir: rewrite the graph so that PEER reads our numbers from it, or say why it cannot. "
+    f"PEER: {', '.join(peers.PEERS)}.",
 )
 @click.option(
     "--dialect",
@@ -149,7 +160,7 @@ def export(options: Options) -> None:
         _check_in_place(opened, graph, options)
     graphs.check(graph, f"'{options.source}'")
     if one_file is not None:
-        _write_nir(graph, one_file)
+        _write_nir(graph if options.peer is None else adapt(graph, options.peer), one_file)
         _say(opened.graph, graph)
         return
     outputs = math.prod(graphs.shapes(graph)[graphs.output_name(graph)])
@@ -188,6 +199,8 @@ def _check_options(options: Options, one_file: Path | None) -> None:
     """Refuse values that no source could take, and options that would have no effect."""
     if options.dt is not None and not (math.isfinite(options.dt) and options.dt > 0):
         raise BadInput(f"--dt {options.dt:g}: write a positive number of seconds")
+    if options.peer is not None and peers.get(options.peer) and one_file is None:
+        raise BadInput(f"--for {options.peer} writes one file for it: give --target nir --out FILE.nir")
     if one_file is not None and (options.golden is not None or options.inputs is not None):
         raise BadInput(
             f"--out '{one_file}': one .nir file holds no golden samples: "
@@ -266,12 +279,21 @@ def _check_in_place(opened: Source, graph: nir.NIRGraph, options: Options) -> No
         )
 
 
-def _write_nir(graph: nir.NIRGraph, path: Path) -> None:
+def _write_nir(made: nir.NIRGraph | Adapted, path: Path) -> None:
+    """One file, and how to read it: by anybody, or by the peer that it was made for."""
     if path.exists():
         raise BadInput(f"'{path}' exists already: choose another --out or remove it first")
+    graph = made.graph if isinstance(made, Adapted) else made
     graphs.write(graph, path)
     click.echo(f"{path}  {_size(path)}, {len(graph.nodes)} nodes")
-    click.echo(f"next: nir.read('{path}') in Python with the nir package, or the importer of your framework")
+    if not isinstance(made, Adapted):
+        click.echo(f"next: nir.read('{path}') in Python with the nir package, or the importer of your framework")
+        return
+    for remark in made.remarks:
+        log.warning(remark)
+    click.echo(f"next: in Python with {made.title}:")
+    for line in made.reader(path):
+        click.echo(f"  {line}")
 
 
 def _summary(bundle: Bundle, notes: Sequence[str]) -> None:
