@@ -24,7 +24,7 @@ from stdl_export import dialects
 from stdl_export import graph as graphs
 from stdl_export.common.errors import BadInput, join_reasons
 from stdl_export.interop import layers, neurons, peers
-from stdl_export.interop.draft import Draft, biased
+from stdl_export.interop.draft import WEIGHTED, Draft, biased
 from stdl_export.interop.form import Form, form
 from stdl_export.interop.neurons import RESETS
 from stdl_export.interop.peers import Peer, Reading
@@ -95,6 +95,8 @@ class _Work:
         for what, kind in ((self.program.inputs, "Inputs"), (self.program.outputs, "Outputs")):
             if len(what) != 1:
                 self.reasons.append(f"the graph has {len(what)} {kind}, {self.peer.title} takes one")
+        if self.reading.dialect is None and dialects.choices(self.dialect).delays:
+            self.reasons.append("its dialect puts delays behind nodes, which no reader could know")
         for path, node in self.program.nodes.items():
             if type(node.node).__name__ not in NEURONS:
                 self.tried(path, layers.rewrite, self.draft, path, self.peer)
@@ -127,7 +129,8 @@ class _Work:
         if more or any(node.steps is not None or node.late for node in nodes):
             raise Refused("it lies on a loop with more than one neuron or delay, which importers cut where names say")
         for path in (node.path for node in nodes if node.path != neuron):
-            if set(self.draft.sources[path]) != {neuron} or self.draft.readers(path) != [neuron]:
+            alone = set(self.draft.sources[path]) == {neuron} and self.draft.readers(path) == [neuron]
+            if not alone or not isinstance(self.draft.nodes[path], WEIGHTED):
                 raise Refused("it lies on a loop other than neuron -> weights -> neuron")
             self._move_bias(neuron, path)
         while neuron in self.draft.sources[neuron]:
@@ -169,7 +172,7 @@ class _Work:
     def result(self) -> Adapted:
         """The finished graph, checked."""
         names = dict(_names(self.draft.nodes))
-        nodes = {names[path]: _without_reset(node) for path, node in self.draft.nodes.items()}
+        nodes = {names[path]: self._plain(node) for path, node in self.draft.nodes.items()}
         edges = [(names[source], names[path]) for path, sources in self.draft.sources.items() for source in sources]
         metadata = dict(self.graph.metadata)
         made = nir.NIRGraph(nodes=nodes, edges=edges, metadata=metadata, type_check=False)
@@ -178,6 +181,14 @@ class _Work:
         made = graphs.with_settings(made, replace(self.settings, dt=self.dt, dialect=said, reset=reset))
         graphs.check(made, f"for {self.peer.title}")
         return Adapted(self.peer.title, made, tuple(self._said(names)), tuple(self._code()))
+
+    def _plain(self, node: Any) -> Any:
+        """Peers' dialects have resets of their own, so a node says none; where there is no such dialect, it must."""
+        if self.reading.dialect is None or not node.metadata:
+            return node
+        found = copy.copy(node)
+        found.metadata = {key: value for key, value in node.metadata.items() if key != "stdl.reset"}
+        return found
 
     def _said(self, names: dict[str, str]) -> Iterator[str]:
         for remark, paths in self.remarks.items():
@@ -216,13 +227,6 @@ def _threshold_form(node: Node) -> Form:
     one, zero = np.ones(()), np.zeros(())
     threshold = np.asarray(node.node.threshold, np.float64)
     return Form("LIF", zero, one, zero, zero, threshold, zero, "zero", node.spike == ">")
-
-
-def _without_reset(node: Any) -> Any:
-    """Peers' dialects have resets of their own, so a node says none."""
-    found = copy.copy(node)
-    found.metadata = {key: value for key, value in node.metadata.items() if key != "stdl.reset"}
-    return found
 
 
 def _names(nodes: dict[str, Any]) -> Iterator[tuple[str, str]]:

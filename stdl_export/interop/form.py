@@ -22,6 +22,8 @@ import numpy as np
 from stdl_export.primitives import Refused
 from stdl_export.semantics import Discrete, Float64
 
+CANCELLED = 2.0**-22
+
 
 @dataclass(frozen=True, eq=False)
 class Form:
@@ -47,11 +49,16 @@ class Form:
         """v = w + shift."""
         return replace(
             self,
-            leak=self.leak - (1 - self.decay) * shift,
+            leak=self.leak_beyond(shift),
             start=self.start - shift,
             threshold=self.threshold - shift,
             reset_to=self.reset_to - shift,
         )
+
+    def leak_beyond(self, v_leak: Float64) -> Float64:
+        """What of the leak a leak towards `v_leak` does not bring: 0 where it is the rounding of both to float32."""
+        rest = self.leak - (1 - self.decay) * v_leak
+        return np.asarray(np.where(np.abs(rest) <= CANCELLED * np.abs(self.leak), 0.0, rest), np.float64)
 
     def scaled(self, scale: Float64) -> Form:
         """v = scale * w, scale > 0."""

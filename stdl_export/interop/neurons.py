@@ -80,8 +80,7 @@ def _made(form: Form, kind: str, row: NeuronRow, peer: Peer, strict: bool, dt: f
     v_leak = form.start if row.starts == "v_leak" else np.zeros(())
     if row.starts == "0" and form.start.any():
         raise Refused("it starts at another potential than it resets to, and the peer does both at 0")
-    rest = form.leak - (1 - form.decay) * v_leak
-    rest = np.where(np.abs(rest) <= 1e-7 * np.maximum(1, np.abs(form.leak)), 0, rest)
+    rest = form.leak_beyond(v_leak)
     if form.syn_decay is not None and (rest.any() or v_leak.any()):
         raise Refused("its membrane leaks to a potential other than v_reset, and the peer's synapse would leak with it")
     form = replace(form, bias=factor * (form.bias if form.bias is not None else 0) + rest / gain)

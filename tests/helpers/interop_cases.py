@@ -267,6 +267,28 @@ def names() -> nir.NIRGraph:
     return assemble(nodes, edges, dt=DT, T=T)
 
 
+def lines() -> nir.NIRGraph:
+    """Conv1d, with stride, dilation and 'same'."""
+    rng = draw(18)
+
+    def conv1d(outputs, inputs, stride, padding, dilation):
+        weight = rng.normal(0.1, 0.5, (outputs, inputs, 3)).astype(np.float32)
+        return nir.Conv1d(None, weight, stride, padding, dilation, 1, rng.normal(0, 0.1, outputs).astype(np.float32))
+
+    nodes = {
+        "conv1": conv1d(4, 2, 1, "same", 2), "lif1": lif((4, 11), beta=0.8), "conv2": conv1d(3, 4, 2, 1, 1),
+        "if2": integrate((3, 6)), "flat": nir.Flatten({"input": np.array([3, 6])}, 0, -1), "fc": affine(rng, 4, 18),
+    }  # fmt: skip
+    return chain((2, 11), (4,), nodes, T=T)
+
+
+def sums() -> nir.NIRGraph:
+    """A readout that adds up."""
+    rng = draw(19)
+    nodes = {"fc1": affine(rng, 20, 12), "lif1": lif((20,), beta=0.9), "fc2": affine(rng, 4, 20)}
+    return chain((12,), (4,), nodes | {"i": nir.I(full(0.7 / DT, 4))}, T=T)
+
+
 def slower() -> nir.NIRGraph:
     """A dt of its own."""
     graph = beta_per_neuron()
@@ -290,7 +312,7 @@ CASES: dict[str, Graph] = {
     for make in (
         mlp, beta_per_neuron, gains, leaks, resets_at_start, resets_elsewhere, integrators, soft_reset, synapses,
         synapses_alike, soft_synapses, readout, images, convolutions, pools, additions, scales, recurrent, names,
-        slower, ties, soft_ties,
+        lines, sums, slower, ties, soft_ties,
     )
 }  # fmt: skip
 

@@ -27,7 +27,7 @@ class Neuron(torch.nn.Module):
 
     def numbers(self):
         node, dt = self.node, self.dt
-        if isinstance(node, nir.IF):
+        if isinstance(node, nir.IF | nir.I):
             found = 1.0, np.float64(node.r) * dt, 0 * np.float64(node.r)
         else:
             tau = np.float64(node.tau_mem if isinstance(node, nir.CubaLIF) else node.tau)
@@ -48,7 +48,7 @@ class Neuron(torch.nn.Module):
             i = x
         decay, gain, leak = self.numbers()
         u = decay * v + gain * i + leak
-        if isinstance(node, nir.LI):
+        if isinstance(node, nir.LI | nir.I):
             return u, (i, u)
         threshold, v_reset = torch.tensor(node.v_threshold), torch.tensor(node.v_reset)
         s = (u > threshold).to(x.dtype)
@@ -73,7 +73,7 @@ def affine(node):
 def node_map(graph):
     """The functions that nirtorch's own table lacks."""
     dt, reset = float(graph.metadata["stdl.dt"]), str(graph.metadata.get("stdl.reset"))
-    neurons = {kind: lambda node: Neuron(node, dt, reset) for kind in (nir.IF, nir.LIF, nir.LI, nir.CubaLIF)}
+    neurons = {kind: lambda node: Neuron(node, dt, reset) for kind in (nir.I, nir.IF, nir.LIF, nir.LI, nir.CubaLIF)}
     return {nir.Affine: affine, nir.Threshold: Threshold, **neurons}
 
 

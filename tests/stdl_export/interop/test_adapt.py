@@ -37,6 +37,8 @@ REFUSED = {
     ("snntorch", "soft_ties"): "reset is by subtraction",
     ("snntorch", "readout"): "reads no LI",
     ("snntorch", "recurrent"): "on a loop",
+    ("norse", "readout"): "reads no LI",
+    ("norse", "recurrent"): "on a loop",
     ("sinabs", "resets_elsewhere"): "starts at another potential than it resets to",
     ("sinabs", "synapses"): "reads no CubaLIF",
     ("sinabs", "synapses_alike"): "reads no CubaLIF",
@@ -51,6 +53,9 @@ REFUSED = {
     ("spikingjelly", "synapses"): "decay differs from neuron to neuron",
     ("spikingjelly", "readout"): "reads no LI",
 }
+REFUSED |= {(peer, "lines"): "reads no Conv1d" for peer in PEERS if peer != "spikingjelly"}
+REFUSED |= {(peer, "sums"): "reads no" for peer in ("snntorch", "norse", "spikingjelly")}
+REFUSED["norse-main", "sums"] = "does not leak, and the peer would scale its input by 0"
 
 
 def spikes_of(result: reference.Result) -> list[np.ndarray]:
@@ -176,7 +181,56 @@ def test_what_others_read_elsewhere_is_refused():
     }  # fmt: skip
     edges = [("input", "a"), ("a", "b"), ("b", "w"), ("w", "a"), ("b", "output")]
     with pytest.raises(BadInput, match="more than one neuron"):
-        adapt(assemble(nodes, edges), "norse")
+        adapt(assemble(nodes, edges), "norse-main")
+
+
+def test_a_nodes_own_reset_is_kept_where_it_counts():
+    """NIRTorch's readers take neurons as the graph says them; sinabs' take one reset for all: a mixture is refused."""
+    soft = lif(3)
+    soft.metadata["stdl.reset"] = "subtract"
+    graph = chain(soft, nir.Linear(np.eye(3, dtype=np.float32)), lif(3), shape=(3,), input="sequence", T=6)
+    x = np.random.default_rng(0).uniform(0, 2, (6, 4, 3)).astype(np.float32)
+    ours = reference.run(graph, x).output
+    for peer in ("nirtorch", "norse"):
+        np.testing.assert_array_equal(reference.run(adapt(graph, peer).graph, x).output, ours)
+    soft.metadata.clear()
+    assert not np.array_equal(reference.run(graph, x).output, ours)
+    soft.metadata["stdl.reset"] = "subtract"
+    with pytest.raises(BadInput, match="its reset is"):
+        adapt(graph, "sinabs")
+
+
+@pytest.mark.parametrize("tiny", [1e-9, 1.0])
+def test_leaks_count_whatever_the_unit_of_the_potential(tiny):
+    """In volts, everything is small: nothing is rounded away by its absolute size."""
+    graph = CASES["leaks"]()
+    for node in graph.nodes.values():
+        for field in ("weight", "bias", "v_leak", "v_threshold"):
+            if hasattr(node, field):
+                setattr(node, field, (getattr(node, field) * np.float32(tiny)).astype(np.float32))
+    x = interop_cases.inputs(graph)
+    ours = reference.run(graph, x).output
+    assert 0.05 < ours.mean() < 0.95
+    for peer in ("snntorch", "norse", "sinabs", "spikingjelly"):
+        np.testing.assert_array_equal(reference.run(adapt(graph, peer).graph, x).output, ours)
+
+
+@pytest.mark.parametrize("between", [nir.Threshold(full(0.5, 3)), None])
+def test_a_neuron_that_feeds_itself(between):
+    """Directly it is read through an identity; through a Threshold there would be two neurons on the loop."""
+    nodes = {"input": nir.Input(np.array([3])), "a": lif(3), "output": nir.Output(np.array([3]))}
+    edges = [("input", "a"), ("a", "output")]
+    nodes |= {} if between is None else {"t": between}
+    edges += [("a", "a")] if between is None else [("a", "t"), ("t", "a")]
+    graph = assemble(nodes, edges, input="sequence", T=6)
+    if between is not None:
+        with pytest.raises(BadInput, match="a loop other than neuron -> weights -> neuron"):
+            adapt(graph, "norse-main")
+        return
+    x = np.random.default_rng(0).uniform(0, 1, (6, 4, 3)).astype(np.float32)
+    found = reference.run(adapt(graph, "norse-main").graph, x).output
+    np.testing.assert_array_equal(found, reference.run(graph, x).output)
+    assert 0.1 < found.mean() < 0.9
 
 
 def test_a_leak_that_differs_within_a_channel_cannot_go_into_a_convolution():
