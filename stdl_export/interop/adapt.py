@@ -73,6 +73,8 @@ def adapt(graph: nir.NIRGraph, name: str) -> Adapted:
             return work.result()
         refusals.append(work.reasons)
     least = min(refusals, key=_weight)
+    if len(least) > graphs.MAX_REASONS:
+        least[graphs.MAX_REASONS :] = [f"and {len(least) - graphs.MAX_REASONS} more"]
     raise BadInput(f"--for {name}: {join_reasons(least)}")
 
 
@@ -201,9 +203,10 @@ class _Work:
             yield "the graph is to get one frame at every step (stdl.input): the peer does not know, so feed it T times"
         if said.output != "none":
             yield f"its answer is the {said.output} of its outputs over time (stdl.output): take it yourself"
-        renamed = [f"'{path}' -> '{name}'" for path, name in names.items() if path != name]
+        renamed = [path for path, name in names.items() if path != name]
         if renamed:
-            yield f"renamed, since the peer makes attributes of names: {', '.join(renamed)}"
+            example = f"'{renamed[0]}' is '{names[renamed[0]]}'"
+            yield f"{_listed(renamed)}: renamed, {example}, since peers make attributes of names"
 
     def _code(self) -> Iterator[str]:
         kinds = {type(node).__name__ for node in self.draft.nodes.values()}

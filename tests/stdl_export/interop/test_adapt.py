@@ -13,17 +13,21 @@ import numpy as np
 import pytest
 import random_graphs
 import random_programs
+import torch
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
+from networks import lively, neuron, residual_spec
 from small_graphs import assemble, chain, full, lif
 
+from stdl_export import from_torch, semantics
 from stdl_export import graph as graphs
-from stdl_export import semantics
 from stdl_export.common.errors import BadInput
+from stdl_export.fold import fold
 from stdl_export.interop import peers
 from stdl_export.interop.adapt import adapt
 from stdl_export.interop.neurons import time_constant
 from stdl_export.program import program
+from stdl_models.nets.registry import build_network
 from stdl_runtimes import reference
 
 CASES, PEERS = interop_cases.CASES, peers.PEERS
@@ -83,6 +87,26 @@ def test_the_peers_reading_gives_our_numbers(name, peer):
     np.testing.assert_allclose(theirs.output, ours.output, rtol=1e-5, atol=1e-5)
     missing = [each for each in spikes_of(ours) if not any(np.array_equal(each, other) for other in spikes_of(theirs))]
     assert not missing
+
+
+@pytest.mark.parametrize(
+    ("peer", "reset"), [("snntorch", "v_reset"), ("norse", "v_reset"), ("norse", "subtract"), ("sinabs", "subtract")]
+)
+def test_a_trained_residual_network(peer, reset):
+    """As stdl-train's networks are exported: SEW additions, parameters that differ by channel, names with dots."""
+    network = lively(build_network(residual_spec(neuron_spec=neuron(reset=reset))))
+    for unit in network.units:
+        for layer in unit.layers:
+            zeros = torch.zeros(layer.neuron.shape)
+            layer.neuron.set_fields(v_leak=zeros, **({"v_reset": zeros} if reset == "v_reset" else {}))
+    graph = from_torch.to_nir(fold(network))
+    x = np.random.default_rng(0).uniform(0, 2, (3, *graph.nodes["input"].input_type["input"])).astype(np.float32)
+    ours = reference.run(graph, x, margins=True)
+    assert all(0.03 < each.mean() < 0.97 for each in ours.spikes.values())
+    assert min(np.abs(each).min() for each in ours.margins.values()) > ROUNDING
+    made = adapt(graph, peer)
+    np.testing.assert_allclose(reference.run(made.graph, x).output, ours.output, rtol=1e-5, atol=1e-5)
+    assert all(name.isidentifier() for name in made.graph.nodes)
 
 
 def test_ties_are_met_and_decided_as_with_us():
