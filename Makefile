@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := train,onnxruntime,tensorrt-rtx,test,dev
 
-.PHONY: demo test lint unit benchmarks clean
+.PHONY: demo test lint unit peers benchmarks clean
 
 demo: .venv/installed
 	$(BIN)/python examples/demo.py
@@ -20,6 +20,10 @@ lint: .venv/installed
 unit: .venv/installed
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
+# What other frameworks read of our files: in an environment of theirs.
+peers: .venv/installed .venv-peers/installed
+	$(BIN)/python -m pytest -m peers
+
 benchmarks: .venv/installed
 	$(BIN)/python benchmarks/training_memory.py
 	$(BIN)/python benchmarks/inference_latency.py
@@ -30,5 +34,11 @@ benchmarks: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
 	touch $@
 
+.venv-peers/installed: tests/peers/requirements.txt tests/peers/requirements-no-deps.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet -r tests/peers/requirements.txt
+	.venv-peers/bin/python -m pip install --quiet --no-deps -r tests/peers/requirements-no-deps.txt
+	touch $@
+
 clean:
-	rm -rf .venv demo
+	rm -rf .venv .venv-peers demo

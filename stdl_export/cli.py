@@ -24,6 +24,8 @@ from stdl_export.common.errors import BadInput
 from stdl_export.common.files import require_empty
 from stdl_export.common.names import unknown
 from stdl_export.explain.report import Heading, show
+from stdl_export.interop import peers
+from stdl_export.interop.adapt import Adapted, adapt
 from stdl_export.onnx.time import TIME_FORMS, TimeForm
 from stdl_export.source import Source
 from stdl_export.targets import TARGETS, Job, Mode
@@ -40,6 +42,7 @@ EXAMPLES = """\b
 Examples:
   stdl-export runs/digits --target onnx,tensorrt --out bundles/digits
   stdl-export runs/digits --target nir --out digits.nir        one file, for another framework
+  stdl-export runs/digits --target nir --out norse.nir --for norse
   stdl-export snn.nir --target onnx --timesteps 32 --dt 1e-3 --out bundles/snn
   stdl-export bundles/digits --target tensorrt --batch 1:8:64  adds engines built on this machine
   stdl-export snn.nir --explain                                what is in it, and which targets take it
@@ -71,6 +74,7 @@ class Options:
     source: Path
     target: tuple[str, ...]
     out: Path | None
+    peer: str | None
     dialect: str | None
     timesteps: str | None
     dt: float | None
@@ -102,6 +106,13 @@ def _list_dialects(context: click.Context, _parameter: click.Parameter, wanted: 
     type=click.Path(path_type=Path),
     help="Folder of the new bundle, or FILE.nir, FILE.dot or FILE.svg for that target alone. "
     "Without it, the bundle SOURCE gets new parts.",
+)
+@click.option(
+    "--for",
+    "peer",
+    metavar="PEER",
+    help=f"With --out FILE.nir: rewrite the graph so that PEER reads our numbers from it, or say why it cannot. "
+    f"PEER: {', '.join(peers.PEERS)}.",
 )
 @click.option(
     "--dialect",
@@ -177,7 +188,7 @@ def export(options: Options) -> None:
         _check_in_place(opened, graph, options)
     graphs.check(graph, f"'{options.source}'")
     if one_file is not None:
-        _write_one(job, names[0], one_file)
+        _write_one(job, names[0], options.peer, one_file)
         _say(opened.graph, graph)
         return
     predicted = targets.prediction(graph, opened.prediction)
@@ -224,6 +235,8 @@ def _check_options(options: Options, names: Sequence[str], one_file: Path | None
         raise BadInput(f"--final-states: {', '.join(names)} has no such outputs: add --target onnx or tensorrt")
     if options.final_states and options.mode == "step":
         raise BadInput("--final-states: a step graph always puts out its states: leave it out, or take --mode both")
+    if options.peer is not None and peers.get(options.peer) and (one_file is None or names != ["nir"]):
+        raise BadInput(f"--for {options.peer} writes one file for it: give --target nir --out FILE.nir")
     if one_file is not None and samples:
         raise BadInput(
             f"--out '{one_file}': one {one_file.suffix} file holds no golden samples: "
@@ -318,17 +331,31 @@ def _explain(opened: Source, job: Job, options: Options, overrides: Overrides, n
     graphs.check(job.graph, f"'{options.source}'")
 
 
-def _write_one(job: Job, target: str, path: Path) -> None:
-    """A graph or a drawing as a file of its own."""
+def _write_one(job: Job, target: str, peer: str | None, path: Path) -> None:
+    """A graph or a drawing as a file of its own, and what to do with it."""
     if path.exists():
         raise BadInput(f"'{path}' exists already: choose another --out or remove it first")
     targets.check(job, [target])
+    if peer is not None:
+        _write_for(adapt(job.graph, peer), path)
+        return
     if target != "nir":
         targets.write_drawing(job.graph, path)
     else:
         graphs.write(job.graph, path)
     click.echo(f"{path}  {_size(path)}, {len(job.graph.nodes)} nodes")
     click.echo(NEXT[target].format(path=path))
+
+
+def _write_for(made: Adapted, path: Path) -> None:
+    """The file for a peer, and how to read it there."""
+    graphs.write(made.graph, path)
+    click.echo(f"{path}  {_size(path)}, {len(made.graph.nodes)} nodes")
+    for remark in made.remarks:
+        log.warning(remark)
+    click.echo(f"next: in Python with {made.title}:")
+    for line in made.reader(path):
+        click.echo(f"  {line}")
 
 
 NEXT = {

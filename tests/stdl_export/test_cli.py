@@ -19,6 +19,7 @@ from stdl_export import dialects, targets, tensorrt
 from stdl_export import graph as graphs
 from stdl_export.cli import command
 from stdl_export.common import console
+from stdl_runtimes import reference
 
 
 @pytest.fixture
@@ -84,6 +85,44 @@ def test_one_nir_file_takes_no_golden_samples(net: Path, capsys: pytest.CaptureF
     np.savez(net / "x.npz", input=frames(4, 2, 6, 6))
     said = refused(capsys, "net.nir", "--target", "nir", "--out", "other.nir", *args)
     assert "one .nir file holds no golden samples: give --out a folder, or leave --golden/--inputs out" in said
+
+
+def test_a_file_for_a_peer_says_how_to_read_it(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its dialect is the peer's, so that we read from it what the peer does."""
+    assert run("net.nir", "--target", "nir", "--out", "norse.nir", "--for", "norse", "--dt", "1e-3") == 0
+    out, err = capsys.readouterr()
+    assert out.endswith(
+        "next: in Python with norse 1.1.0:\n"
+        "  import nir\n"
+        "  graph = nir.read('norse.nir', type_check=False)\n"
+        "  import norse.torch\n"
+        "  net = norse.torch.from_nir(graph, dt=0.001)\n"
+    )
+    assert "feed it T times" in err
+    written = graphs.read(net / "norse.nir")
+    assert graphs.settings(written).dialect == "norse-import"
+    x = frames(3, 2, 6, 6)
+    ours = graphs.with_settings(graphs.read(net / "net.nir"), graphs.Settings(1e-3, 4, input="repeat"))
+    spiking = reference.run(ours, x)
+    assert spiking.output.std() > 0.1
+    np.testing.assert_allclose(reference.run(written, x).output, spiking.output, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--out", "a.nir", "--for", "norze"], "unknown peer 'norze': did you mean 'norse'?"),
+        (["--out", "folder", "--for", "norse"], "--for norse writes one file for it: give --target nir --out FILE.nir"),
+        (
+            ["--out", "a.nir", "--for", "snntorch", "--set", "reset=subtract"],
+            "'lif1' (LIF): as LIF: its reset is by sub",
+        ),
+    ],
+)
+def test_what_a_peer_cannot_be_told_is_refused(
+    net: Path, capsys: pytest.CaptureFixture[str], args: list[str], said: str
+) -> None:
+    assert said in refused(capsys, "net.nir", "--target", "nir", *args)
 
 
 def test_options_settle_what_the_graph_says(net: Path) -> None:
