@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +17,13 @@ from stdl_export import bundle as bundles
 from stdl_export import graph as graphs
 from stdl_export import tensorrt
 from stdl_export.bundle import (
+    Arithmetic,
     Bundle,
     EngineInfo,
     GoldenInfo,
     InputInfo,
     Manifest,
+    Membrane,
     Origin,
     OutputInfo,
     Precision,
@@ -28,11 +31,13 @@ from stdl_export.bundle import (
     Tolerances,
 )
 from stdl_export.common.files import sha256
-from stdl_export.onnx import lower
+from stdl_export.onnx import lower, ranges
 from stdl_export.onnx.probe import probe
 from stdl_export.onnx.time import TimeForm, resolve
 from stdl_export.source import Source
 from stdl_export.tensorrt import Profile
+
+log = logging.getLogger("stdl")
 
 Mode = Literal["sequence", "step"]
 
@@ -48,6 +53,13 @@ class Job:
     form: TimeForm
     profile: Profile
     precision: Precision
+    membrane: Membrane = "fp32"
+    fp32_nodes: tuple[str, ...] = ()
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """What the graphs compute in."""
+        return Arithmetic(precision=self.precision, membrane=self.membrane, fp32_nodes=self.fp32_nodes)
 
 
 @dataclass
@@ -73,10 +85,10 @@ def _onnx(job: Job, folder: Path, parts: Parts) -> None:
     """Sequence graph and its probe, step graph and its states."""
     parts.versions["onnx"] = version("onnx")
     if "sequence" in job.modes:
-        lower.write(lower.sequence(job.graph, job.form), folder / SEQUENCE)
-        lower.write(probe(job.graph, job.form), folder / PROBE)
+        lower.write(lower.sequence(job.graph, job.form, job.arithmetic), folder / SEQUENCE)
+        lower.write(probe(job.graph, job.form, job.arithmetic), folder / PROBE)
     if "step" in job.modes:
-        lower.write(lower.step(job.graph), folder / STEP)
+        lower.write(lower.step(job.graph, job.arithmetic), folder / STEP)
         _states(job, folder, parts)
 
 
@@ -85,7 +97,11 @@ def _tensorrt(job: Job, folder: Path, parts: Parts) -> None:
     flavour = tensorrt.flavour()
     (folder / "engine").mkdir(exist_ok=True)
     for mode in job.modes:
-        model = lower.sequence(job.graph, job.form) if mode == "sequence" else lower.step(job.graph)
+        model = (
+            lower.sequence(job.graph, job.form, job.arithmetic)
+            if mode == "sequence"
+            else lower.step(job.graph, job.arithmetic)
+        )
         engine = tensorrt.build(flavour, model.SerializeToString(), f"the {mode} graph", job.profile)
         file = flavour.file(mode)
         (folder / file).write_bytes(engine)
@@ -106,16 +122,18 @@ def _tensorrt(job: Job, folder: Path, parts: Parts) -> None:
         _states(job, folder, parts)
     parts.versions[flavour.name] = flavour.version
     batch = ":".join(map(str, job.profile.sizes))
-    parts.notes.append(f"engines built with {flavour.name} {flavour.version}, fp32, TF32 off, batch {batch}")
+    how = f"{job.precision}, TF32 off, batch {batch}"
+    parts.notes.append(f"engines built with {flavour.name} {flavour.version}, {how}")
 
 
 TARGETS: dict[str, Target] = {"nir": _nir, "onnx": _onnx, "tensorrt": _tensorrt}
 
 
 def check(job: Job, targets: Sequence[str]) -> None:
-    """Refuse what a target cannot do here, before anything is computed or written."""
+    """Refuse what a target cannot do here, before anything is computed or written. What loses much is a warning."""
     if {"onnx", "tensorrt"} & set(targets):
-        lower.lowerable(job.graph)
+        for remark in ranges.check(lower.lowerable(job.graph), job.arithmetic):
+            log.warning(remark)
     if "tensorrt" in targets:
         tensorrt.flavour()
         if "sequence" in job.modes:
@@ -164,11 +182,20 @@ def add(bundle: Bundle, job: Job, targets: Sequence[str]) -> tuple[Bundle, list[
 
 def _states(job: Job, folder: Path, parts: Parts) -> None:
     """`states.npz`: each state before the first step, without B, under its input's name."""
-    states = lower.states(job.graph)
-    initial: dict[str, Any] = {state.input: np.broadcast_to(state.initial, state.shape) for state in states}
+    states = lower.states(job.graph, job.arithmetic)
+    initial: dict[str, Any] = {
+        state.input: np.broadcast_to(state.initial.astype(state.dtype), state.shape) for state in states
+    }
     np.savez_compressed(folder / STATES, **initial)
     parts.states = tuple(
-        StateInfo(node=state.node, var=state.var, input=state.input, output=state.output, shape=state.shape)
+        StateInfo(
+            node=state.node,
+            var=state.var,
+            input=state.input,
+            output=state.output,
+            shape=state.shape,
+            dtype=state.dtype.name,
+        )
         for state in states
     )
 
@@ -186,7 +213,8 @@ def _manifest(source: Source, job: Job, parts: Parts, golden: GoldenInfo) -> Man
         classes=source.classes,
         output=OutputInfo(shape=shapes[graphs.output_name(job.graph)], decoding=said.output),
         golden=golden,
-        tolerances=Tolerances(precision=job.precision),
+        arithmetic=job.arithmetic,
+        tolerances=Tolerances.of(job.precision),
         states=parts.states,
         engines=tuple(parts.engines),
         versions=_versions() | parts.versions,

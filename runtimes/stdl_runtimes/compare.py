@@ -17,8 +17,6 @@ import numpy.typing as npt
 from stdl_runtimes.base import Array, Spikes
 from stdl_runtimes.metrics import Integers
 
-OUTPUT_ROUNDING = 1e-4  # relative to the largest output: sums of thousands of float32 terms differ by less
-
 Flags = npt.NDArray[np.bool_]
 
 
@@ -161,10 +159,10 @@ def differ_from_a_tie_on(
     return differing & ~flipped
 
 
-def matching(expected: Array, found: Array) -> Flags:
-    """Which samples [B] have the same outputs [T, B, ...] up to rounding, at every step."""
+def matching(expected: Array, found: Array, tolerance: float) -> Flags:
+    """Which samples [B] have the same outputs [T, B, ...] at every step, up to a part of the largest."""
     scale = np.maximum(np.float32(1), np.abs(expected).max(initial=0))
-    near = np.abs(expected - found) <= OUTPUT_ROUNDING * scale  # false for NaN
+    near = np.abs(expected - found) <= np.float32(tolerance) * scale  # false for NaN
     return ~_any_in_sample(~near.swapaxes(0, 1))
 
 

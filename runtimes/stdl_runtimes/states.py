@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from stdl_export.bundle import Bundle, read_arrays
 from stdl_export.common.errors import BadInput
-from stdl_runtimes.base import Array
 
 FILE = "states.npz"
 
 
-def initial(bundle: Bundle, batch: int) -> dict[str, Array]:
-    """The states before the first step, [batch, ...], by the name of the step graph's input."""
+def initial(bundle: Bundle, batch: int) -> dict[str, NDArray[Any]]:
+    """The states before the first step, [batch, ...], by the name of the step graph's input, each in its type."""
     infos = bundle.manifest.states
     stored = read_arrays(bundle.file(FILE)) if infos else {}
     for info in infos:
@@ -20,6 +22,6 @@ def initial(bundle: Bundle, batch: int) -> dict[str, Array]:
             reason = f"{FILE} does not hold the state '{info.input}' {info.shape} that the manifest names"
             raise BadInput(f"bundle '{bundle.path}': {reason}: export it again")
     return {
-        info.input: np.broadcast_to(stored[info.input], (batch, *info.shape)).astype(np.float32, order="C")
+        info.input: np.broadcast_to(stored[info.input], (batch, *info.shape)).astype(info.dtype, order="C")
         for info in infos
     }
