@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stdl_export import graph as graphs
 from stdl_export.bundle import Golden, Origin, read_arrays
 from stdl_export.common.errors import BadInput
+from stdl_export.program import Program, program
 from stdl_export.source import Recorded
 from stdl_runtimes import reference
 
@@ -52,7 +53,7 @@ def from_reference(graph: nir.NIRGraph, x: NDArray[np.float32], labels: NDArray[
     """What the reference gives for inputs x: [B, ...] where `stdl.input` is "repeat", else [T, B, ...]."""
     if not np.isfinite(x).all():
         raise BadInput("the golden inputs hold NaN or infinity")
-    result = _run(graph, x)
+    result = _run(program(graph), x)
     counts = {name: fired.sum(axis=0, dtype=np.int32) for name, fired in result.spikes.items()}
     golden = Golden(np.asarray(x, dtype=np.float32), result.output, labels, counts)
     golden.check("golden samples")
@@ -72,7 +73,8 @@ def seeded_input(graph: nir.NIRGraph, samples: int) -> NDArray[np.float32]:
     if not graphs.neurons(graph):
         return x
     trial = x[:TRIAL_SAMPLES] if said.input == "repeat" else x[:, :TRIAL_SAMPLES]
-    liveliness = {scale: _liveliness(graph, trial * np.float32(scale)) for scale in SCALES}
+    made = program(graph)
+    liveliness = {scale: _liveliness(made, trial * np.float32(scale)) for scale in SCALES}
     best = max(liveliness, key=liveliness.__getitem__)
     if liveliness[best][0] <= 0:
         log.warning("some layer never spikes, or always does, on seeded input: give real samples with --inputs")
@@ -89,17 +91,17 @@ def read_inputs(path: Path) -> tuple[NDArray[np.float32], NDArray[np.integer] | 
     return x.astype(np.float32), arrays.get("labels")
 
 
-def _liveliness(graph: nir.NIRGraph, x: NDArray[np.float32]) -> list[float]:
+def _liveliness(made: Program, x: NDArray[np.float32]) -> list[float]:
     """How far each layer is from silence, or from a spike of every neuron at every step, the one that is worst off
     first; below 0 where some fire more often than that.
     """
-    rates = [float(fired.mean()) for fired in _run(graph, x).spikes.values()]
+    rates = [float(fired.mean()) for fired in _run(made, x).spikes.values()]
     return sorted(min(rate, 1 - rate) for rate in rates)
 
 
-def _run(graph: nir.NIRGraph, x: NDArray[np.float32]) -> reference.Result:
-    said = graphs.settings(graph)
-    return reference.run(graph, x, T=None if said.input == "sequence" else said.T or STEPS)
+def _run(made: Program, x: NDArray[np.float32]) -> reference.Result:
+    said = made.settings
+    return reference.run_program(made, x, T=None if said.input == "sequence" else said.T or STEPS)
 
 
 def _still_hold(golden: Golden, before: graphs.Settings, now: graphs.Settings) -> bool:

@@ -30,8 +30,6 @@ BUILT = [
     "rockpool-import-braille-subgraph",  # a loop through a sub-graph
     "sinabs-conv-iaf-sumpool",  # floor, Max, SumPool2d
     "snntorch-conv-avgpool",  # reset in the next step, AvgPool2d
-    "spikingjelly-conv1d-plif-vreset",
-    "spyx-psu-threshold-if",  # Threshold
 ]
 ARITHMETICS = {
     "fp32": Arithmetic(),
@@ -91,7 +89,7 @@ def test_onnx_runtime_computes_it(name: str, precision: str) -> None:
         assert (layers[f"probe_out.{node}"] != spikes).mean() <= FLIPPED[precision], node
 
 
-@each_arithmetic
+@pytest.mark.parametrize("precision", list(ARITHMETICS) if ALL_ENGINES else ["int8", "fp16-membrane"])
 @pytest.mark.parametrize("mode", ["sequence", "step"])
 @pytest.mark.parametrize("name", conformance.NAMES if ALL_ENGINES else [n for n in BUILT if n in conformance.NAMES])
 def test_tensorrt_rtx_builds_it(name: str, mode: str, precision: str) -> None:

@@ -76,7 +76,13 @@ def run(
     x: [B, ...] where `stdl.input` is "repeat" (T from the argument, else from `stdl.T`), otherwise [T, B, ...]; of
     several Inputs a dictionary. BadInput where x does not fit the graph or T is not known.
     """
-    made = program(network)
+    record = _Record(spikes, margins, potentials, states)
+    return run_program(program(network), x, T=T, record=record)
+
+
+def run_program(made: Program, x: Inputs, *, T: int | None = None, record: _Record | None = None) -> Result:
+    """The same of a program, for callers that run one several times; spikes are kept where `record` says nothing."""
+    record = record or _Record(spikes=True, margins=False, potentials=False, states=False)
     repeated = made.settings.input == "repeat"
     frames = _checked(made, x, repeated)
     lengths = {base.sequence_length(each, repeated, made.settings.T, T) for each in frames.values()}
@@ -86,7 +92,6 @@ def run(
         raise BadInput(f"the inputs differ in time steps or samples: {shapes}")
     (length,) = lengths
     split = {name: base.parts(each, repeated, SAMPLES_AT_ONCE) for name, each in frames.items()}
-    record = _Record(spikes, margins, potentials, states)
     count = len(next(iter(split.values())))
     parts = [{name: each[at] for name, each in split.items()} for at in range(count)]
     return _joined([_run(made, part, repeated, length, record) for part in parts])

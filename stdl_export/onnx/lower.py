@@ -73,7 +73,7 @@ def sequence(graph: nir.NIRGraph, form: TimeForm = "auto", arithmetic: Arithmeti
 def step(graph: nir.NIRGraph, arithmetic: Arithmetic = FP32) -> onnx.ModelProto:
     """One step: `input` [B, ...] and every `states(graph)` in -> `output` [B, ...] and every state out."""
     made = lowerable(graph)
-    held = {(state.node, state.var): state for state in states(graph, arithmetic)}
+    held = {(state.node, state.var): state for state in states_of(made, arithmetic)}
     names = [name for state in held.values() for name in (state.input, state.output)]
     emit = Emitter(plan(made, arithmetic), [*input_names(made).values(), *output_names(made).values(), *names])
 
@@ -102,7 +102,11 @@ def step(graph: nir.NIRGraph, arithmetic: Arithmetic = FP32) -> onnx.ModelProto:
 
 def states(graph: nir.NIRGraph, arithmetic: Arithmetic = FP32) -> list[State]:
     """The states of the step graph, in the order of execution."""
-    made = program(graph)
+    return states_of(program(graph), arithmetic)
+
+
+def states_of(made: Program, arithmetic: Arithmetic = FP32) -> list[State]:
+    """The same of a program."""
     return [
         State(held.path, held.var, *state_names(held.path, held.var), held.shape, held.initial, held.dtype)
         for component in made.components
@@ -202,7 +206,7 @@ def lowerable(graph: nir.NIRGraph) -> Program:
     """The program of a checked graph; BadInput where its names clash with those that the ONNX graphs use."""
     made = program(graph)
     ends = [*input_names(made).values(), *output_names(made).values()]
-    held = [name for state in states(graph) for name in (state.input, state.output)]
+    held = [name for state in states_of(made) for name in (state.input, state.output)]
     twice = [name for name, count in Counter([*ends, *held, TIMESTEPS]).items() if count > 1]
     if twice:
         raise BadInput(f"the ONNX graphs would have two inputs or outputs called '{twice[0]}': rename that node")

@@ -51,7 +51,7 @@ def _scales(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     scales = np.where(empty, 1.0, np.float64(np.float32(largest / INT8)))
     sample = np.abs(rows[:, :: max(1, rows.shape[1] // SAMPLE)])
     left = np.flatnonzero(~empty)
-    for levels in range(INT8, 0, -1):
+    for levels in range(1, INT8 + 1):  # the largest scale that fits: with few levels it is the number that was meant
         tried = np.float64(np.float32(largest[left] / levels))
         fits = (tried > 0) & _whole(sample[left], tried)
         fits[fits] = _whole(np.abs(rows[left[fits]]), tried[fits])
