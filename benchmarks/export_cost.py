@@ -87,7 +87,7 @@ def measure(name: str, graph: nir.NIRGraph, precision: str) -> dict[str, Any]:
 
 
 def run(command: list[str]) -> tuple[float, float, int]:
-    """Wall time and processor time in seconds, and the largest resident memory in bytes that any process started here has had so far.
+    """Wall and processor time in seconds, and the largest resident memory in bytes of any process started here so far.
 
     Configurations run in the order of the table; a peak that is not higher than the one before shows as that one.
     """
@@ -104,7 +104,7 @@ def deep(layers: int, channels: int, size: int) -> nir.NIRGraph:
     shape = (channels, size, size)
     nodes: dict[str, nir.NIRNode] = {"input": nir.Input(np.array(shape))}
     for at in range(layers):
-        weight = rng.normal(0.02, 1.2 / np.sqrt(9 * channels), size=(channels, channels, 3, 3)).astype(np.float32)
+        weight = rng.normal(0, 2.2 / np.sqrt(9 * channels), size=(channels, channels, 3, 3)).astype(np.float32)
         bias = np.full(channels, 0.2, np.float32)
         nodes[f"conv{at}"] = nir.Conv2d((size, size), weight, 1, 1, 1, 1, bias)
         nodes[f"lif{at}"] = lif(shape)

@@ -1,7 +1,7 @@
 """Do the weights fit the precision? What is refused, and what is said, each in one line with the node's name.
 
 fp16   |w| > 65504                          refused: it would be infinite
-       w != 0, half(w) = 0                  said, with how many
+       w != 0, half(w) = 0                  said, with how many, from 0.1 % of a node's weights on
        sum|w| max|x| + |b| > 65504          said: the current could overflow, for an x that is known (spikes)
 int8   rms of the current's error > 5 % of v_threshold: sqrt(sum (w - w')^2) max|x| |gain| of the neurons behind
        a channel of zeros alone             said
@@ -24,6 +24,7 @@ from stdl_export.onnx.quantise import quantised
 from stdl_export.program import Node, Program
 
 HALF_MAX = float(np.finfo(np.float16).max)
+FEW = 0.001  # of a node's weights: one in a million that is next to 0 matters to nobody
 LARGE = 0.05  # of v_threshold: what a current may be off by, root mean square with every input active
 Numbers = NDArray[np.float64]
 
@@ -55,7 +56,7 @@ def _too_large(node: Node) -> Iterator[str]:
 def _lost(node: Node) -> Iterator[str]:
     weight = channels(node)
     lost = int(((weight != 0) & (half(weight) == 0)).sum())
-    if lost:
+    if lost > FEW * weight.size:
         yield f"node '{node.path}': {lost} of {weight.size} weights are too small for fp16 and become 0: {_offer(node)}"
 
 
