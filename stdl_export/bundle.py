@@ -42,7 +42,8 @@ Array = NDArray[np.float32]
 Values = Array | Mapping[graphs.NodeName, Array]
 """What goes in or comes out: an array, or, of several Inputs or Outputs, one for each by its name."""
 
-Precision = Literal["fp32"]
+Precision = Literal["fp32", "fp16", "int8"]
+Membrane = Literal["fp32", "fp16"]
 Origin = Literal["trained", "reference"]
 
 
@@ -106,12 +107,44 @@ class GoldenInfo(_Model):
 
 
 class Tolerances(_Model):
-    """What parity allows: the share of flips further than `flip_margin` from the threshold, and the agreement."""
+    """What parity allows: the share of flips further than `flip_margin` from the threshold, and the agreement.
+
+    outputs: how far outputs may be off where all spikes are the same, relative to the largest output.
+    """
 
     precision: Precision = "fp32"
     flip_margin: pydantic.NonNegativeFloat = 1e-5
     flips: pydantic.NonNegativeFloat = 0.0
     agreement: float = pydantic.Field(0.999, ge=0, le=1)
+    outputs: pydantic.NonNegativeFloat = 1e-4  # in fp32, sums of thousands of terms differ by less
+
+    @classmethod
+    def of(cls, precision: Precision) -> Tolerances:
+        """Those of a precision. Layers are judged strictly, one by one; whole networks carry each flip on."""
+        return TOLERANCES[precision]
+
+
+TOLERANCES: dict[Precision, Tolerances] = {
+    "fp32": Tolerances(),
+    "fp16": Tolerances(precision="fp16", flips=0.0002, agreement=0.98, outputs=5e-3),
+    "int8": Tolerances(precision="int8", flips=0.003, agreement=0.9, outputs=3e-2),
+}
+
+
+class Arithmetic(_Model):
+    """What the graphs compute in: nodes with weights in `precision`, but for `fp32_nodes`; v and i are stored so."""
+
+    precision: Precision = "fp32"
+    membrane: Membrane = "fp32"
+    fp32_nodes: tuple[str, ...] = ()
+
+    def said(self) -> dict[str, str]:
+        """As an ONNX graph's metadata say it."""
+        exceptions = {"fp32_nodes": json.dumps(self.fp32_nodes)} if self.fp32_nodes else {}
+        return {"precision": self.precision, "membrane": self.membrane, **exceptions}
+
+
+FP32 = Arithmetic()
 
 
 class StateInfo(_Model):
@@ -122,7 +155,7 @@ class StateInfo(_Model):
     input: str
     output: str
     shape: tuple[pydantic.PositiveInt, ...]
-    dtype: Literal["float32"] = "float32"
+    dtype: Literal["float32", "float16"] = "float32"
 
 
 class EngineInfo(_Model):
@@ -154,6 +187,7 @@ class Manifest(_Model):
     classes: tuple[str, ...] | None
     output: OutputInfo
     golden: GoldenInfo
+    arithmetic: Arithmetic = FP32
     tolerances: Tolerances = Tolerances()
     states: tuple[StateInfo, ...] = ()
     final_states: bool = False

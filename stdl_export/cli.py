@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import click
 import nir
@@ -17,7 +17,7 @@ import pydantic
 
 from stdl_export import dialects, golden, source, targets
 from stdl_export import graph as graphs
-from stdl_export.bundle import Bundle, Precision, class_misfit
+from stdl_export.bundle import FP32, Arithmetic, Bundle, Membrane, Precision, class_misfit
 from stdl_export.common import console
 from stdl_export.common.config import apply_settings, validate
 from stdl_export.common.errors import BadInput
@@ -50,6 +50,15 @@ Examples:
 """
 
 
+class PrecisionOverrides(pydantic.BaseModel):
+    """`precision.nodes."1.conv"=fp32` keeps a node, `precision.membrane=fp16` halves what neurons store."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    membrane: Membrane = "fp32"
+    nodes: dict[str, Literal["fp32"]] = {}
+
+
 class Overrides(pydantic.BaseModel):
     """What `--set` may say about a graph that does not say it itself, or says it otherwise."""
 
@@ -65,6 +74,7 @@ class Overrides(pydantic.BaseModel):
     output: graphs.Decoding | None = None
     dialect: dict[str, Any] | None = None
     """Choices of the dialect: `dialect.reset=subtract`, `dialect.nodes."1.lif".spike=">="`."""
+    precision: PrecisionOverrides | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,7 @@ class Options:
     dt: float | None
     mode: str
     batch: str
-    precision: Precision
+    precision: Precision | None
     time_form: TimeForm
     final_states: bool
     golden: int | None
@@ -144,7 +154,10 @@ def _list_dialects(context: click.Context, _parameter: click.Parameter, wanted: 
     help="Batch sizes that TensorRT engines take; ONNX graphs take any.",
 )
 @click.option(
-    "--precision", type=click.Choice(get_args(Precision)), default="fp32", help="Arithmetic of what is written."
+    "--precision",
+    type=click.Choice(get_args(Precision)),
+    help="Arithmetic of ONNX graphs and engines: all float32; weights and currents float16; or weights int8 per "
+    "channel, with spikes that lose nothing. Default: what the bundle says, else fp32.",
 )
 @click.option("--time-form", type=click.Choice(TIME_FORMS), default="auto", help="How ONNX graphs say T steps.")
 @click.option("--final-states", is_flag=True, help="Sequences put out their states too: steps can go on from there.")
@@ -180,7 +193,8 @@ def export(options: Options) -> None:
     )
     graph = graphs.with_settings(opened.graph, _settings(opened.graph, overrides, options))
     modes = MODES[options.mode]
-    job = Job(graph, modes, options.time_form, profile, options.precision, options.final_states)
+    arithmetic = _arithmetic(opened, overrides, options)
+    job = Job(graph, modes, options.time_form, profile, final_states=options.final_states, **arithmetic.model_dump())
     if options.explain:
         _explain(opened, job, options, overrides, names)
         return
@@ -197,6 +211,7 @@ def export(options: Options) -> None:
     targets.check(job, names)
     if options.out is None:
         assert opened.bundle is not None, "it was checked"
+        _check_same_arithmetic(opened.bundle, job.arithmetic, options)
         bundle, notes = targets.add(opened.bundle, job, names)
     else:
         require_empty(options.out)
@@ -266,6 +281,25 @@ def _settings(graph: nir.NIRGraph, overrides: Overrides, options: Options) -> gr
     if options.timesteps is not None:
         settings = replace(settings, T=_timesteps(options.timesteps))
     return settings
+
+
+def _arithmetic(opened: Source, overrides: Overrides, options: Options) -> Arithmetic:
+    """As the options say, else as the bundle does that is exported again."""
+    said = overrides.precision
+    if options.precision is None and said is None:
+        return FP32 if opened.bundle is None else opened.bundle.manifest.arithmetic
+    said = said or PrecisionOverrides()
+    precision = options.precision or (FP32 if opened.bundle is None else opened.bundle.manifest.arithmetic).precision
+    return Arithmetic(precision=precision, membrane=said.membrane, fp32_nodes=tuple(sorted(said.nodes)))
+
+
+def _check_same_arithmetic(bundle: Bundle, arithmetic: Arithmetic, options: Options) -> None:
+    """One bundle has one precision: its tolerances hold for all that is in it."""
+    if arithmetic != bundle.manifest.arithmetic:
+        has = bundle.manifest.arithmetic.precision
+        raise BadInput(
+            f"bundle '{options.source}' is {has}: give --out, a new folder, for --precision {arithmetic.precision}"
+        )
 
 
 def _dialect(graph: nir.NIRGraph, overrides: Overrides, options: Options) -> tuple[str, float | None]:

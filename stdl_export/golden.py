@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stdl_export import graph as graphs
 from stdl_export.bundle import INPUT, Golden, Origin, Values, labelled, mapped, read_arrays
 from stdl_export.common.errors import BadInput
+from stdl_export.program import Program, program
 from stdl_export.source import Recorded
 from stdl_runtimes import reference
 
@@ -55,7 +56,7 @@ def from_reference(graph: nir.NIRGraph, x: Values, labels: NDArray[np.integer] |
     """What the reference gives for inputs x: [B, ...] where `stdl.input` is "repeat", else [T, B, ...]."""
     if not all(np.isfinite(each).all() for each in labelled(INPUT, x).values()):
         raise BadInput("the golden inputs hold NaN or infinity")
-    result = _run(graph, x)
+    result = _run(program(graph), x)
     counts = {name: fired.sum(axis=0, dtype=np.int32) for name, fired in result.spikes.items()}
     output = result.output if len(result.outputs) == 1 else result.outputs
     golden = Golden(mapped(x, lambda each: np.asarray(each, dtype=np.float32)), output, labels, counts)
@@ -76,8 +77,8 @@ def seeded_input(graph: nir.NIRGraph, samples: int) -> Values:
     def few(each: NDArray[np.float32]) -> NDArray[np.float32]:
         return each[:TRIAL_SAMPLES] if mode == "repeat" else each[:TRIAL_STEPS, :TRIAL_SAMPLES]
 
-    trial = mapped(x, few)
-    liveliness = {scale: _liveliness(graph, _scaled(trial, scale)) for scale in SCALES}
+    made, trial = program(graph), mapped(x, few)
+    liveliness = {scale: _liveliness(made, _scaled(trial, scale)) for scale in SCALES}
     best = max(liveliness, key=liveliness.__getitem__)
     if liveliness[best][0] <= 0:
         log.warning("some layer never spikes, or always does, on seeded input: give real samples with --inputs")
@@ -120,17 +121,17 @@ def read_inputs(path: Path, names: Sequence[str]) -> tuple[Values, NDArray[np.in
     return found if len(names) > 1 else found[names[0]], arrays.get("labels")
 
 
-def _liveliness(graph: nir.NIRGraph, x: Values) -> list[float]:
+def _liveliness(made: Program, x: Values) -> list[float]:
     """How far each layer is from silence, or from a spike of every neuron at every step, the one that is worst off
     first; below 0 where some fire more often than that.
     """
-    rates = [float(fired.mean()) for fired in _run(graph, x).spikes.values()]
+    rates = [float(fired.mean()) for fired in _run(made, x).spikes.values()]
     return sorted(min(rate, 1 - rate) for rate in rates)
 
 
-def _run(graph: nir.NIRGraph, x: Values) -> reference.Result:
-    said = graphs.settings(graph)
-    return reference.run(graph, x, T=None if said.input == "sequence" else said.T or STEPS)
+def _run(made: Program, x: Values) -> reference.Result:
+    said = made.settings
+    return reference.run_program(made, x, T=None if said.input == "sequence" else said.T or STEPS)
 
 
 def _still_hold(golden: Golden, before: graphs.Settings, now: graphs.Settings) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +17,13 @@ from stdl_export import bundle as bundles
 from stdl_export import graph as graphs
 from stdl_export import tensorrt
 from stdl_export.bundle import (
+    Arithmetic,
     Bundle,
     EngineInfo,
     GoldenInfo,
     InputInfo,
     Manifest,
+    Membrane,
     Origin,
     OutputInfo,
     Precision,
@@ -33,12 +36,14 @@ from stdl_export.common.files import atomic_file, sha256
 from stdl_export.common.names import unknown
 from stdl_export.explain.drawing import check_size, dot, picture
 from stdl_export.explain.svg import svg
-from stdl_export.onnx import lower
+from stdl_export.onnx import lower, ranges
 from stdl_export.onnx.probe import probe
 from stdl_export.onnx.time import TimeForm, resolve
 from stdl_export.program import Program, program
 from stdl_export.source import Source
 from stdl_export.tensorrt import Profile
+
+log = logging.getLogger("stdl")
 
 Mode = Literal["sequence", "step"]
 
@@ -56,6 +61,13 @@ class Job:
     profile: Profile
     precision: Precision
     final_states: bool = False
+    membrane: Membrane = "fp32"
+    fp32_nodes: tuple[str, ...] = ()
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """What the graphs compute in."""
+        return Arithmetic(precision=self.precision, membrane=self.membrane, fp32_nodes=self.fp32_nodes)
 
 
 @dataclass
@@ -90,13 +102,17 @@ def _onnx(job: Job, folder: Path, parts: Parts) -> None:
     """Sequence graph and its probe, step graph and its states."""
     parts.versions["onnx"] = version("onnx")
     if "sequence" in job.modes:
-        lower.write(lower.sequence(job.graph, job.form, job.final_states), folder / SEQUENCE)
+        lower.write(_sequence(job), folder / SEQUENCE)
         parts.final_states = job.final_states
-        lower.write(probe(job.graph, job.form), folder / PROBE)
+        lower.write(probe(job.graph, job.form, job.arithmetic), folder / PROBE)
     if "step" in job.modes:
-        lower.write(lower.step(job.graph), folder / STEP)
+        lower.write(lower.step(job.graph, job.arithmetic), folder / STEP)
     if "step" in job.modes or job.final_states:
         _states(job, folder, parts)
+
+
+def _sequence(job: Job) -> Any:
+    return lower.sequence(job.graph, job.form, job.arithmetic, job.final_states)
 
 
 def _tensorrt(job: Job, folder: Path, parts: Parts) -> None:
@@ -104,7 +120,7 @@ def _tensorrt(job: Job, folder: Path, parts: Parts) -> None:
     flavour = tensorrt.flavour()
     (folder / "engine").mkdir(exist_ok=True)
     for mode in job.modes:
-        model = lower.sequence(job.graph, job.form, job.final_states) if mode == "sequence" else lower.step(job.graph)
+        model = _sequence(job) if mode == "sequence" else lower.step(job.graph, job.arithmetic)
         engine = tensorrt.build(flavour, model.SerializeToString(), f"the {mode} graph", job.profile)
         file = flavour.file(mode)
         (folder / file).write_bytes(engine)
@@ -126,7 +142,8 @@ def _tensorrt(job: Job, folder: Path, parts: Parts) -> None:
         _states(job, folder, parts)
     parts.versions[flavour.name] = flavour.version
     batch = ":".join(map(str, job.profile.sizes))
-    parts.notes.append(f"engines built with {flavour.name} {flavour.version}, fp32, TF32 off, batch {batch}")
+    how = f"{job.precision}, TF32 off, batch {batch}"
+    parts.notes.append(f"engines built with {flavour.name} {flavour.version}, {how}")
 
 
 def _dot(job: Job, folder: Path, parts: Parts) -> None:
@@ -147,7 +164,7 @@ def write_drawing(graph: nir.NIRGraph, path: Path) -> None:
 
 
 def _lowerable(job: Job) -> None:
-    lower.lowerable(job.graph)
+    ranges.check(lower.lowerable(job.graph), job.arithmetic)
 
 
 def _engine_here(job: Job) -> None:
@@ -174,9 +191,12 @@ TARGETS = {
 
 
 def check(job: Job, targets: Sequence[str]) -> None:
-    """Refuse what a target cannot do here, before anything is computed or written."""
+    """Refuse what a target cannot do here, before anything is computed or written. What loses much is a warning."""
     for each in dict.fromkeys(check for target in targets for check in TARGETS[target].checks):
         each(job)
+    if {"onnx", "tensorrt"} & set(targets):
+        for remark in ranges.check(lower.lowerable(job.graph), job.arithmetic):
+            log.warning(remark)
 
 
 def refusals(job: Job, target: str) -> list[str]:
@@ -234,11 +254,20 @@ def add(bundle: Bundle, job: Job, targets: Sequence[str]) -> tuple[Bundle, list[
 
 def _states(job: Job, folder: Path, parts: Parts) -> None:
     """`states.npz`: each state before the first step, without B, under its input's name."""
-    states = lower.states(job.graph)
-    initial: dict[str, Any] = {state.input: np.broadcast_to(state.initial, state.shape) for state in states}
+    states = lower.states(job.graph, job.arithmetic)
+    initial: dict[str, Any] = {
+        state.input: np.broadcast_to(state.initial.astype(state.dtype), state.shape) for state in states
+    }
     np.savez_compressed(folder / STATES, **initial)
     parts.states = tuple(
-        StateInfo(node=state.node, var=state.var, input=state.input, output=state.output, shape=state.shape)
+        StateInfo(
+            node=state.node,
+            var=state.var,
+            input=state.input,
+            output=state.output,
+            shape=state.shape,
+            dtype=state.dtype.name,
+        )
         for state in states
     )
 
@@ -260,7 +289,8 @@ def _manifest(source: Source, job: Job, parts: Parts, golden: GoldenInfo) -> Man
             tensors=_tensors(made, lower.output_names(made)),
         ),
         golden=golden,
-        tolerances=Tolerances(precision=job.precision),
+        arithmetic=job.arithmetic,
+        tolerances=Tolerances.of(job.precision),
         states=parts.states,
         final_states=bool(parts.final_states),
         engines=tuple(parts.engines),

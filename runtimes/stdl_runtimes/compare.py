@@ -17,8 +17,6 @@ import numpy.typing as npt
 from stdl_runtimes.base import Array, Spikes
 from stdl_runtimes.metrics import Integers
 
-OUTPUT_ROUNDING = 1e-4  # relative to the largest output: sums of thousands of float32 terms differ by less
-
 Flags = npt.NDArray[np.bool_]
 
 
@@ -161,16 +159,16 @@ def differ_from_a_tie_on(
     return differing & ~flipped
 
 
-def matching(expected: Array, found: Array) -> Flags:
-    """Which samples [B] have the same outputs [T, B, ...] up to rounding, at every step."""
+def matching(expected: Array, found: Array, tolerance: float) -> Flags:
+    """Which samples [B] have the same outputs [T, B, ...] at every step, up to a part of the largest."""
     scale = np.maximum(np.float32(1), np.abs(expected).max(initial=0))
-    near = np.abs(expected - found) <= OUTPUT_ROUNDING * scale  # false for NaN
+    near = np.abs(expected - found) <= np.float32(tolerance) * scale  # false for NaN
     return ~_any_in_sample(~near.swapaxes(0, 1))
 
 
-def all_match(expected: Mapping[str, Array], found: Mapping[str, Array]) -> Flags:
-    """Which samples [B] have the same outputs up to rounding, of every Output."""
-    return np.asarray(np.all([matching(y, found[name]) for name, y in expected.items()], axis=0))
+def all_match(expected: Mapping[str, Array], found: Mapping[str, Array], tolerance: float) -> Flags:
+    """Which samples [B] have the same outputs, of every Output, up to a part of its largest."""
+    return np.asarray(np.all([matching(y, found[name], tolerance) for name, y in expected.items()], axis=0))
 
 
 def count_difference(expected: Integers, found: Integers) -> int:

@@ -69,10 +69,15 @@ def run(
     x: [B, ...] where `stdl.input` is "repeat" (T from the argument, else from `stdl.T`), otherwise [T, B, ...]; of
     several Inputs a dictionary. BadInput where x does not fit the graph or T is not known.
     """
-    made = program(network)
+    record = _Record(spikes, margins, potentials, states)
+    return run_program(program(network), x, T=T, record=record)
+
+
+def run_program(made: Program, x: Values, *, T: int | None = None, record: _Record | None = None) -> Result:
+    """The same of a program, for callers that run one several times; spikes are kept where `record` says nothing."""
+    record = record or _Record(spikes=True, margins=False, potentials=False, states=False)
     network_ends = ends.of_program(made)
     frames, length = network_ends.sequence(x, T)
-    record = _Record(spikes, margins, potentials, states)
     parts = network_ends.parts(frames, SAMPLES_AT_ONCE)
     return _joined([_run(made, part, network_ends.repeated, length, record) for part in parts])
 

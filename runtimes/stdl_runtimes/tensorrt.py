@@ -25,6 +25,9 @@ from stdl_runtimes.ends import Arrays, Result
 
 log = logging.getLogger("stdl")
 
+TYPES = {"float32": "FLOAT", "float16": "HALF"}  # as TensorRT calls them
+BYTES = {"FLOAT": 4, "HALF": 2}
+
 # Lines at error level that are none: the first use of the log, and what each real error draws along without a driver.
 NOISE = ("Thread context has not been set", "catchCudaError")
 
@@ -128,7 +131,8 @@ class Bound:
         staged = [tensor.name for tensor in (*self._inputs, *self._outputs)]
         if missing := sorted(set(staged) - set(names)):
             raise Unavailable(f"the engine has no '{missing[0]}', which the manifest names: build it again")
-        self.addresses = {name: device.allocate(math.prod(shape) * 4) for name, shape in self.shapes.items()}
+        sizes = {name: BYTES[engine.get_tensor_dtype(name).name] for name in names}
+        self.addresses = {name: device.allocate(math.prod(shape) * sizes[name]) for name, shape in self.shapes.items()}
         self._staged = {name: device.pinned(self.shapes[name]) for name in staged}
         for name, address in self.addresses.items():
             self.point(name, address)
@@ -284,7 +288,7 @@ def _deserialise(trt: Any, bundle: Bundle, info: EngineInfo) -> Any:
     engine = runtime.deserialize_cuda_engine(content)
     if engine is None:
         raise Unavailable(lines[0] if lines else "it was refused without a reason")
-    _check_types(engine)
+    _check_types(engine, bundle)
     return engine
 
 
@@ -311,10 +315,13 @@ def _logger(trt: Any) -> Any:
     return Log()
 
 
-def _check_types(engine: Any) -> None:
+def _check_types(engine: Any, bundle: Bundle) -> None:
+    """States have the type that the manifest says, all else is float32."""
+    states = {name: info.dtype for info in bundle.manifest.states for name in (info.input, info.output)}
     for name in (engine.get_tensor_name(i) for i in range(engine.num_io_tensors)):
-        if engine.get_tensor_dtype(name).name != "FLOAT":
-            raise Unavailable(f"its tensor '{name}' is {engine.get_tensor_dtype(name).name}, FLOAT is expected")
+        expected = TYPES[states.get(name, "float32")]
+        if engine.get_tensor_dtype(name).name != expected:
+            raise Unavailable(f"its tensor '{name}' is {engine.get_tensor_dtype(name).name}, {expected} is expected")
 
 
 def _filled(x: Arrays, axis: int, size: int) -> Arrays:

@@ -25,7 +25,6 @@ from stdl_export.explain.parameters import plain, size
 from stdl_export.graph import NodeName, Problem
 from stdl_export.inline import Flat
 from stdl_export.onnx import lower
-from stdl_export.primitives import Shape
 from stdl_export.program import Node, Program, Source, program
 from stdl_export.targets import Job
 
@@ -73,7 +72,7 @@ def _accepted(heading: Heading, job: Job, wanted: Sequence[str]) -> Iterator[Ren
     yield from _listed("loops", [line for loop in loops(made) for line in _loop(loop)])
     yield from _listed("sub-graphs", _sub_graphs(job.graph))
     yield from _listed("saved work", fusions(made))
-    yield from _listed("states of the step graph", _states(job.graph))
+    yield from _listed("states of the step graph", _states(job))
     yield from _listed("remarks", [plain(remark) for remark in graphs.remarks(job.graph)])
     yield from _targets(job, wanted)
 
@@ -178,15 +177,15 @@ def _sub_graphs(graph: nir.NIRGraph) -> list[str]:
     return [f"{plain(path)}: {_counted([*part.nodes.values()])}" for path, part in inline.graphs(graph) if path]
 
 
-def _states(graph: nir.NIRGraph) -> list[str]:
-    found: dict[str, list[Shape]] = {}
-    for state in lower.states(graph):
-        found.setdefault(state.var, []).append(state.shape)
+def _states(job: Job) -> list[str]:
+    found: dict[str, list[int]] = {}
+    for state in lower.states(job.graph, job.arithmetic):
+        found.setdefault(state.var, []).append(state.dtype.itemsize * math.prod(state.shape))
     if not found:
         return ["none"]
-    total = sum(_bytes(shapes) for shapes in found.values())
-    lines = [f"{STATES[var]:<34} {len(shapes):>4}  {_memory(_bytes(shapes)):>10}" for var, shapes in found.items()]
-    return [*lines, f"{'together, a sample, float32':<40} {_memory(total):>10}"]
+    lines = [f"{STATES[var]:<34} {len(sizes):>4}  {_memory(sum(sizes)):>10}" for var, sizes in found.items()]
+    membrane = "float16 and float32" if job.membrane == "fp16" else "float32"
+    return [*lines, f"{f'together, a sample, {membrane}':<40} {_memory(sum(map(sum, found.values()))):>10}"]
 
 
 STATES = {
@@ -196,10 +195,6 @@ STATES = {
     "delay": "delay, what Delay nodes keep",
     "feedback": "feedback, values read a step later",
 }
-
-
-def _bytes(shapes: Sequence[Shape]) -> int:
-    return sum(4 * math.prod(shape) for shape in shapes)
 
 
 def _targets(job: Job, wanted: Sequence[str]) -> Iterator[RenderableType]:

@@ -7,10 +7,11 @@ only where somebody needs one. So the first step of an unrolled sequence has no 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from stdl_export.graph import NodeName
@@ -27,12 +28,16 @@ Zeros = Callable[[str, Shape], str]
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """A state: whose it is, v | i | s | delay | feedback, its shape without B, and what it is before the first step."""
+    """A state: whose it is, v | i | s | delay | feedback, its shape without B, and what it is before the first step.
+
+    dtype: as which it is stored between steps, float32 or float16 (`stored`).
+    """
 
     path: NodeName
     var: str
     shape: Shape
     initial: NDArray[np.float32]
+    dtype: np.dtype[Any] = field(default=np.dtype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,11 @@ class Cell(Protocol):
 def times(emit: Emitter, x: str, factor: NDArray[np.float32], constant: str, name: str) -> str:
     """factor * x, or x where the factor is 1."""
     return x if np.all(factor == 1) else emit.node("Mul", [x, emit.constant(factor, constant)], name)
+
+
+def tensor_type(dtype: np.dtype[Any]) -> int:
+    """The ONNX type of a state that is stored like this."""
+    return int(onnx.helper.np_dtype_to_tensor_dtype(dtype))
 
 
 def float32(value: Any) -> NDArray[np.float32]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from stdl_export.onnx.precision import Plan
 
 Dims = Sequence[int | str | None]
 
@@ -17,10 +20,12 @@ class Emitter:
     """One ONNX graph under construction; `body` starts a nested one (of a Scan) that sees the names of this one.
 
     A name such as `lif1/t3/u` is made of a node's path; where two would meet, the later one gets a number. `reserved`
-    are names that only inputs and outputs of the graph may carry.
+    are names that only inputs and outputs of the graph may carry. `plan` says in which precision nodes compute.
     """
 
-    def __init__(self, reserved: Sequence[str] = (), outer: Emitter | None = None) -> None:
+    def __init__(self, plan: Plan, reserved: Sequence[str] = (), outer: Emitter | None = None) -> None:
+        self.plan = plan
+        self._made: dict[Hashable, str] = {}
         self.nodes: list[onnx.NodeProto] = []
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
@@ -30,7 +35,7 @@ class Emitter:
 
     def body(self) -> Emitter:
         """An empty nested graph that shares names and constants with this one."""
-        return Emitter(outer=self)
+        return Emitter(self.plan, outer=self)
 
     def node(self, op: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
         """Add a node with one output, which carries the name, or the name and a number where that is taken."""
@@ -42,16 +47,22 @@ class Emitter:
         self.nodes.append(onnx.helper.make_node(op, inputs, outputs, name=outputs[0], **attributes))
         return outputs
 
+    def once(self, key: Hashable, make: Callable[[], str]) -> str:
+        """A value that several nodes of this graph ask for: made for the first, and found again by its key."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
     def input(self, name: str, dims: Dims, dtype: int = onnx.TensorProto.FLOAT) -> str:
         """Declare an input of the graph, under exactly this name."""
         self.inputs.append(onnx.helper.make_tensor_value_info(name, dtype, dims))
         self._taken.add(name)
         return name
 
-    def output(self, value: str, name: str, dims: Dims) -> None:
+    def output(self, value: str, name: str, dims: Dims, dtype: int = onnx.TensorProto.FLOAT) -> None:
         """Make a value an output of the graph, under exactly this name."""
         self.nodes.append(onnx.helper.make_node("Identity", [value], [name], name=name))
-        self.outputs.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, dims))
+        self.outputs.append(onnx.helper.make_tensor_value_info(name, dtype, dims))
         self._taken.add(name)
 
     def constant(self, array: NDArray[Any], name: str) -> str:

@@ -12,21 +12,25 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import nir
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from stdl_export.bundle import FP32, Arithmetic
 from stdl_export.common.errors import BadInput
 from stdl_export.common.files import atomic_file
 from stdl_export.graph import NodeName
-from stdl_export.onnx.cell import Cell, Moment
+from stdl_export.onnx.cell import Cell, Moment, tensor_type
 from stdl_export.onnx.delay import DelayCell
 from stdl_export.onnx.emitter import Emitter
 from stdl_export.onnx.loop import LoopCell
 from stdl_export.onnx.neuron import NeuronCell
+from stdl_export.onnx.precision import Plan, plan
 from stdl_export.onnx.rows import ROWS
+from stdl_export.onnx.stored import stored
 from stdl_export.onnx.time import (
     TIMESTEPS,
     Axis,
@@ -61,9 +65,12 @@ class State:
     output: str
     shape: Shape
     initial: NDArray[np.float32]
+    dtype: np.dtype[Any]
 
 
-def sequence(graph: nir.NIRGraph, form: TimeForm = "auto", final_states: bool = False) -> onnx.ModelProto:
+def sequence(
+    graph: nir.NIRGraph, form: TimeForm = "auto", arithmetic: Arithmetic = FP32, final_states: bool = False
+) -> onnx.ModelProto:
     """All T steps at once: `input` [T, B, ...] (or [B, ...] where it repeats) -> `output` [T, B, ...].
 
     Several inputs or outputs carry the names of their nodes. T is `stdl.T` of the graph, else dynamic: then it is the
@@ -72,14 +79,14 @@ def sequence(graph: nir.NIRGraph, form: TimeForm = "auto", final_states: bool = 
     """
     made = lowerable(graph)
     form = resolve(form, made.settings.T)
-    held = {(state.node, state.var): state for state in states(graph)} if final_states else {}
-    emit, axis, frames = open_sequence(made, [state.output for state in held.values()])
+    held = {(state.node, state.var): state for state in states(graph, arithmetic)} if final_states else {}
+    emit, axis, frames = open_sequence(made, plan(made, arithmetic), [state.output for state in held.values()])
 
     def to_states(cell: Cell, arriving: list[Value]) -> dict[NodeName, Value]:
         values, last = in_sequence_to_states(axis, form, cell, arriving)
         for each, value in zip(cell.held, last, strict=True):
             state = held[each.path, each.var]
-            emit.output(value, state.output, ["batch", *state.shape])
+            emit.output(value, state.output, ["batch", *state.shape], tensor_type(state.dtype))
         return values
 
     values = walk(made, emit, frames, to_states if final_states else in_sequence(axis, form), axis)
@@ -87,20 +94,24 @@ def sequence(graph: nir.NIRGraph, form: TimeForm = "auto", final_states: bool = 
     return model(emit, made, "sequence", form)
 
 
-def step(graph: nir.NIRGraph) -> onnx.ModelProto:
+def step(graph: nir.NIRGraph, arithmetic: Arithmetic = FP32) -> onnx.ModelProto:
     """One step: `input` [B, ...] and every `states(graph)` in -> `output` [B, ...] and every state out."""
     made = lowerable(graph)
-    held = {(state.node, state.var): state for state in states(graph)}
+    held = {(state.node, state.var): state for state in states_of(made, arithmetic)}
     names = [name for state in held.values() for name in (state.input, state.output)]
-    emit = Emitter(reserved=[*input_names(made).values(), *output_names(made).values(), *names])
+    emit = Emitter(plan(made, arithmetic), [*input_names(made).values(), *output_names(made).values(), *names])
 
     def one_step(cell: Cell, arriving: list[Value]) -> dict[NodeName, Value]:
+        cell = stored(cell, emit.plan)
         mine = [held[each.path, each.var] for each in cell.held]
-        before = [emit.input(state.input, ["batch", *state.shape]) for state in mine]
+        types = [tensor_type(each.dtype) for each in cell.held]
+        before = [
+            emit.input(state.input, ["batch", *state.shape], dtype) for state, dtype in zip(mine, types, strict=True)
+        ]
         outputs, after = cell.step(Moment(emit, _no_zeros), [value.name for value in arriving], before)
-        for state, value in zip(mine, after, strict=True):
+        for state, value, dtype in zip(mine, after, types, strict=True):
             assert value is not None, "no state is known to be 0"
-            emit.output(value, state.output, ["batch", *state.shape])
+            emit.output(value, state.output, ["batch", *state.shape], dtype)
         return {path: Value(name, timed=False) for path, name in cell.finish(emit, outputs).items()}
 
     frames = {
@@ -113,14 +124,18 @@ def step(graph: nir.NIRGraph) -> onnx.ModelProto:
     return model(emit, made, "step")
 
 
-def states(graph: nir.NIRGraph) -> list[State]:
+def states(graph: nir.NIRGraph, arithmetic: Arithmetic = FP32) -> list[State]:
     """The states of the step graph, in the order of execution."""
-    made = program(graph)
+    return states_of(program(graph), arithmetic)
+
+
+def states_of(made: Program, arithmetic: Arithmetic = FP32) -> list[State]:
+    """The same of a program."""
     return [
-        State(held.path, held.var, *state_names(held.path, held.var), held.shape, held.initial)
+        State(held.path, held.var, *state_names(held.path, held.var), held.shape, held.initial, held.dtype)
         for component in made.components
         if (cell := cell_of(made, component)) is not None
-        for held in cell.held
+        for held in stored(cell, Plan(arithmetic)).held
     ]
 
 
@@ -235,7 +250,7 @@ def lowerable(graph: nir.NIRGraph) -> Program:
     """The program of a checked graph after all passes; BadInput where names clash with those that ONNX graphs use."""
     made = program(graph)
     ends = [*input_names(made).values(), *output_names(made).values()]
-    held = [name for state in states(graph) for name in (state.input, state.output)]
+    held = [name for state in states_of(made) for name in (state.input, state.output)]
     probes = [name for path in made.spiking for name in probe_names(path)]
     twice = [name for name, count in Counter([*ends, *held, *probes, TIMESTEPS]).items() if count > 1]
     if twice:
@@ -289,13 +304,15 @@ def _no_zeros(name: str, shape: Shape) -> str:
     raise AssertionError(f"{name}: in a step graph every state comes from outside")
 
 
-def open_sequence(made: Program, reserved: Sequence[str] = ()) -> tuple[Emitter, Axis, dict[NodeName, Value]]:
+def open_sequence(
+    made: Program, planned: Plan, reserved: Sequence[str] = ()
+) -> tuple[Emitter, Axis, dict[NodeName, Value]]:
     """A sequence graph with its inputs, folded where they are sequences.
 
     `reserved` are names of further inputs and outputs.
     """
     said, names = made.settings, input_names(made)
-    emit = Emitter(reserved=[*names.values(), *output_names(made).values(), TIMESTEPS, *reserved])
+    emit = Emitter(planned, [*names.values(), *output_names(made).values(), TIMESTEPS, *reserved])
     repeats = said.input == "repeat"
     front = ["batch"] if repeats else [said.T or "time", "batch"]
     given = {path: emit.input(name, [*front, *made.nodes[path].shape]) for path, name in names.items()}
@@ -326,6 +343,7 @@ def model(emit: Emitter, made: Program, kind: str, form: TimeForm | None = None)
         producer_version=version("stdl-toolchain"),
     )
     said = {f"stdl.{key}": value for key, value in asdict(made.settings).items()}
+    said |= {f"stdl.{key}": value for key, value in emit.plan.arithmetic.said().items()}
     said |= {"stdl.kind": kind, "stdl.layout": "folded", "stdl.time_form": form}
     onnx.helper.set_model_props(proto, {key: str(value) for key, value in said.items() if value is not None})
     if proto.ByteSize() > MAX_MODEL_BYTES:

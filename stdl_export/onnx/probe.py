@@ -18,17 +18,19 @@ from collections.abc import Sequence
 import nir
 import onnx
 
+from stdl_export.bundle import FP32, Arithmetic
 from stdl_export.graph import NodeName
 from stdl_export.onnx.cell import Cell
 from stdl_export.onnx.delay import DelayCell
 from stdl_export.onnx.loop import LoopCell
 from stdl_export.onnx.lower import close_sequence, in_sequence, lowerable, model, open_sequence, probe_names, walk
 from stdl_export.onnx.neuron import NeuronCell
+from stdl_export.onnx.precision import plan
 from stdl_export.onnx.time import TimeForm, Value, over_time, resolve
 from stdl_export.program import Node
 
 
-def probe(graph: nir.NIRGraph, form: TimeForm = "auto") -> onnx.ModelProto:
+def probe(graph: nir.NIRGraph, form: TimeForm = "auto", arithmetic: Arithmetic = FP32) -> onnx.ModelProto:
     """The probe graph: inputs as in `lower.sequence` and `probe_in.<node>`, outputs those too, and `probe_out.<node>`.
 
     All of them but a repeated input are [T, B, ...].
@@ -37,7 +39,8 @@ def probe(graph: nir.NIRGraph, form: TimeForm = "auto") -> onnx.ModelProto:
     steps = made.settings.T
     form = resolve(form, steps)
     spiking = made.spiking
-    emit, axis, frames = open_sequence(made, [name for path in spiking for name in probe_names(path)])
+    ends = [name for path in spiking for name in probe_names(path)]
+    emit, axis, frames = open_sequence(made, plan(made, arithmetic), ends)
     uncut = in_sequence(axis, form)
 
     def cut(cell: Cell, arriving: list[Value]) -> dict[NodeName, Value]:

@@ -1,7 +1,7 @@
 """NIR -> ONNX, one row per primitive without state. Values are float32 [N, ...] with N = T*B, or B.
 
 Every field of a node is used here; what `graph.check` lets through, these rows say in ONNX without loss. Parameters
-become float32, as everywhere right of NIR.
+become float32, as everywhere right of NIR; what has weights computes as `precision` plans it.
 """
 
 from __future__ import annotations
@@ -25,32 +25,37 @@ Row = Callable[[Emitter, Node, str, str], str]
 
 def _affine(emit: Emitter, node: Node, x: str, name: str) -> str:
     """y = W x + b. NIR Affine; ONNX Gemm (opset 13)."""
-    weight, bias = float32(node.node.weight), emit.constant(float32(node.node.bias), f"{node.path}/bias")
-    if weight.ndim > 2:
-        return emit.node("Add", [_each(emit, node, x, f"{name}/product"), bias], name)
-    return emit.node("Gemm", [x, emit.constant(weight, f"{node.path}/weight"), bias], name, transB=1)
+    kind = emit.plan.kind(node.path)
+    x, weight, bias = kind.taken(emit, node, x), kind.weight(emit, node), kind.bias(emit, node)
+    inner = kind.inner(name)
+    if np.ndim(node.node.weight) > 2:
+        product = _each(emit, weight, x, f"{inner}/product")
+        return kind.given(emit, emit.node("Add", [product, bias], inner), name)
+    return kind.given(emit, emit.node("Gemm", [x, weight, bias], inner, transB=1), name)
 
 
 def _linear(emit: Emitter, node: Node, x: str, name: str) -> str:
     """y = W x. NIR Linear; ONNX Gemm (opset 13)."""
-    weight = float32(node.node.weight)
-    if weight.ndim > 2:
-        return _each(emit, node, x, name)
-    return emit.node("Gemm", [x, emit.constant(weight, f"{node.path}/weight")], name, transB=1)
+    kind = emit.plan.kind(node.path)
+    x, weight, inner = kind.taken(emit, node, x), kind.weight(emit, node), kind.inner(name)
+    if np.ndim(node.node.weight) > 2:
+        return kind.given(emit, _each(emit, weight, x, inner), name)
+    return kind.given(emit, emit.node("Gemm", [x, weight], inner, transB=1), name)
 
 
-def _each(emit: Emitter, node: Node, x: str, name: str) -> str:
+def _each(emit: Emitter, weight: str, x: str, name: str) -> str:
     """W x with a matrix for each leading index: weight [..., outputs, inputs], x [N, ..., inputs]. ONNX MatMul."""
-    weight, last = emit.constant(float32(node.node.weight), f"{node.path}/weight"), emit.integers([-1], "axis/last")
+    last = emit.integers([-1], "axis/last")
     columns = emit.node("Unsqueeze", [x, last], f"{name}/columns")
     return emit.node("Squeeze", [emit.node("MatMul", [weight, columns], f"{name}/products"), last], name)
 
 
 def _conv(emit: Emitter, node: Node, x: str, name: str) -> str:
     """Cross-correlation with zero padding, [N, C, ...]. NIR Conv1d and Conv2d; ONNX Conv (opset 11)."""
-    weight = emit.constant(float32(node.node.weight), f"{node.path}/weight")
-    bias = emit.constant(float32(node.node.bias), f"{node.path}/bias")
-    return _convolved(emit, [x, weight, bias], conv_window(node.node), conv_groups(node.node), name)
+    kind = emit.plan.kind(node.path)
+    operands = [kind.taken(emit, node, x), kind.weight(emit, node), kind.bias(emit, node)]
+    y = _convolved(emit, operands, conv_window(node.node), conv_groups(node.node), kind.inner(name))
+    return kind.given(emit, y, name)
 
 
 def _convolved(emit: Emitter, inputs: list[str], window: Window, groups: int, name: str) -> str:

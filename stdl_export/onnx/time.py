@@ -9,21 +9,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import onnx
 
 from stdl_export.common.errors import BadInput
-from stdl_export.onnx.cell import Cell, Held, Maybe, Moment, Port
+from stdl_export.onnx.cell import Cell, Held, Maybe, Moment, Port, tensor_type
 from stdl_export.onnx.delay import chosen, longest
 from stdl_export.onnx.emitter import Emitter
+from stdl_export.onnx.stored import stored
 from stdl_export.primitives import Shape
 from stdl_export.program import Node
 
 TimeForm = Literal["auto", "unroll", "scan", "chunks"]
 TIME_FORMS: tuple[TimeForm, ...] = get_args(TimeForm)
 
+SINGLE = np.dtype(np.float32)
 CHUNK = 8  # steps in the body of a Scan of chunks: nearly as fast as unrolled, and the graph stays small
 LAST = 2**31 - 1  # as the end of a Slice: to the end
 TIMESTEPS = "timesteps"  # the input that holds T where nothing else does
@@ -98,21 +100,22 @@ class Axis:
             repeats = self.emit.node("Concat", [self.count, ones], f"{name}/repeats", axis=0)
         return Value(self.emit.node("Tile", [x.name, repeats], f"{name}/repeated"), timed=True)
 
-    def zeros(self, name: str, shape: Shape) -> str:
+    def zeros(self, name: str, shape: Shape, dtype: np.dtype[Any] = SINGLE) -> str:
         """Zeros [B, ...]: a state before the first step."""
         rest = self.emit.integers(shape, f"{name}/shape")
         sizes = self.emit.node("Concat", [self.batch, rest], f"{name}/sizes", axis=0)
-        zero = onnx.numpy_helper.from_array(np.zeros(1, np.float32))
+        zero = onnx.numpy_helper.from_array(np.zeros(1, dtype))
         return self.emit.node("ConstantOfShape", [sizes], name, value=zero)
 
     def initial(self, held: Held) -> str:
         """A state before the first step, [B, ...]."""
         name = f"{held.path}/{held.var}0"
         if not np.any(held.initial):
-            return self.zeros(name, held.shape)
+            return self.zeros(name, held.shape, held.dtype)
         rest = self.emit.integers(held.shape, f"{name}/shape")
         sizes = self.emit.node("Concat", [self.batch, rest], f"{name}/sizes", axis=0)
-        return self.emit.node("Expand", [self.emit.constant(held.initial, f"{name}/value"), sizes], name)
+        value = self.emit.constant(held.initial.astype(held.dtype), f"{name}/value")
+        return self.emit.node("Expand", [value, sizes], name)
 
     def late(self, x: str, steps: int, name: str, shape: Shape) -> str:
         """[T*B, ...] as it was some steps ago, 0 before the first."""
@@ -164,18 +167,16 @@ def over_time(axis: Axis, cell: Cell, arriving: Sequence[Value], form: TimeForm)
     arriving: as `prepare` gives it; form as from `resolve`: a plain Scan is one of chunks of one step; what chunks
     leave over is unrolled behind them.
     """
-    return _over_time(axis, cell, arriving, form, keep=False)[0]
+    return _over_time(axis, stored(cell, axis.emit.plan), arriving, form, keep=False)[0]
 
 
 def over_time_to_states(
     axis: Axis, cell: Cell, arriving: Sequence[Value], form: TimeForm
 ) -> tuple[list[Value], list[str]]:
     """The same, and the cell's states [B, ...] after the last step, in the order of `held`."""
+    cell = stored(cell, axis.emit.plan)
     outputs, last = _over_time(axis, cell, arriving, form, keep=True)
-    states = []
-    for held, state in zip(cell.held, last, strict=True):
-        name = f"{held.path}/{held.var}/last"
-        states.append(axis.zeros(name, held.shape) if state is None else state)
+    states = [axis.initial(held) if state is None else state for held, state in zip(cell.held, last, strict=True)]
     return outputs, states
 
 
@@ -236,7 +237,10 @@ class _Run:
         """
         axis, cell, emit, name = self.axis, self.cell, self.axis.emit, f"{self.cell.name}{mark}"
         body = emit.body()
-        state = [body.input(f"{held.path}{mark}/body/{held.var}", [None, *held.shape]) for held in cell.held]
+        state = [
+            body.input(f"{held.path}{mark}/body/{held.var}", [None, *held.shape], tensor_type(held.dtype))
+            for held in cell.held
+        ]
         inside, scanned = [], []
         for value, port in self._ported(arriving):
             if value.timed:
@@ -251,7 +255,8 @@ class _Run:
         outputs, after = self.unroll(body, inside, chunk, state, f"{mark}/body/z", keep=True)
         for held, value_after in zip(cell.held, after, strict=True):
             assert value_after is not None, "no state of a body is known to be 0"
-            body.output(value_after, f"{held.path}{mark}/body/{held.var}_next", [None, *held.shape])
+            name_after = f"{held.path}{mark}/body/{held.var}_next"
+            body.output(value_after, name_after, [None, *held.shape], tensor_type(held.dtype))
         for port, output in zip(cell.outputs, outputs, strict=True):
             body.output(output, f"{port.name}{mark}/body/outputs", [None, *port.shape])
         found = emit.split(

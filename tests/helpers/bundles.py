@@ -16,10 +16,19 @@ from stdl_export.tensorrt import Profile
 
 
 def make(
-    path: Path, graph, x, *, targets=("onnx",), labels=None, origin="reference", modes=("sequence", "step"), **source
+    path: Path,
+    graph,
+    x,
+    *,
+    targets=("onnx",),
+    labels=None,
+    origin="reference",
+    modes=("sequence", "step"),
+    arithmetic=bundles.FP32,
+    **source,
 ):
     """A bundle of the graph with the reference's outputs for x as its golden samples."""
-    job = Job(graph, modes, "auto", Profile(), "fp32")
+    job = Job(graph, modes, "auto", Profile(), **arithmetic.model_dump())
     golden = goldens.from_reference(graph, x, labels)
     bundle, _ = create(path, Source(graph, "small", **source), job, targets, golden, origin)
     return bundle

@@ -83,7 +83,8 @@ class FakeEngine:
         return SimpleNamespace(name="INPUT" if name in self.inputs else "OUTPUT")
 
     def get_tensor_dtype(self, name):
-        return SimpleNamespace(name="FLOAT")
+        half = any(name in (info.input, info.output) and info.dtype == "float16" for info in self.states)
+        return SimpleNamespace(name="HALF" if half else "FLOAT")
 
     def get_tensor_shape(self, name):
         return self.shapes[name]
@@ -126,12 +127,14 @@ class FakeContext:
         return True
 
     def _read(self, name):
-        return np.frombuffer(self.engine.cuda.memory[self.addresses[name]], np.float32).reshape(
-            self.get_tensor_shape(name)
-        )
+        raw = np.frombuffer(self.engine.cuda.memory[self.addresses[name]], self._dtype(name))
+        return raw.reshape(self.get_tensor_shape(name)).astype(np.float32)
 
     def _write(self, name, array):
-        self.engine.cuda.memory[self.addresses[name]][:] = np.ascontiguousarray(array, np.float32).tobytes()
+        self.engine.cuda.memory[self.addresses[name]][:] = np.ascontiguousarray(array, self._dtype(name)).tobytes()
+
+    def _dtype(self, name):
+        return {"FLOAT": np.float32, "HALF": np.float16}[self.engine.get_tensor_dtype(name).name]
 
     def _step(self):
         engine, states = self.engine, self.engine.states

@@ -205,7 +205,7 @@ def test_a_failed_build_leaves_nothing(
         (["net.nir", "--dt", "inf"], "--dt inf: write a positive number of seconds"),
         (["net.nir", "--dt", "x"], "'--dt'"),
         (["net.nir", "--batch", "4:2:1"], "--batch '4:2:1'"),
-        (["net.nir", "--precision", "fp16"], "'fp16' is not 'fp32'"),
+        (["net.nir", "--precision", "fp8"], "'fp8' is not one of"),
         (["net.nir", "--mode", "all"], "'all' is not one of"),
         (["net.nir", "--golden", "0"], "'--golden'"),
         (["net.nir", "--set", "nework=x"], "--set: unknown key 'nework': did you mean 'network'?"),

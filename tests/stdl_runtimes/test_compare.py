@@ -146,7 +146,7 @@ def test_a_loop_is_judged_by_its_first_difference(changed, near, flips, ties, ti
 def test_outputs_match_up_to_rounding_sample_by_sample():
     expected = np.array([[[100.0], [0.0], [1.0]], [[100.0], [2.0], [1.0]]], np.float32)  # [T=2, B=3, 1]
     found = expected + np.array([[[1e-3], [0.0], [0.0]], [[0.0], [0.1], [np.nan]]], np.float32)
-    assert matching(expected, found).tolist() == [True, False, False]
+    assert matching(expected, found, 1e-4).tolist() == [True, False, False]
 
 
 def test_count_difference_adds_what_is_missing_to_what_is_too_much():

@@ -10,8 +10,9 @@ from fake_gpu import FakeCuda, FakeEngine, FakeTensorRt
 from several import inputs as several_inputs
 from several import network
 
-from stdl_export.bundle import EngineInfo
+from stdl_export.bundle import FP32, Arithmetic, EngineInfo
 from stdl_export.common.errors import BadInput, Unavailable
+from stdl_export.program import program
 from stdl_runtimes import base, cuda, reference, tensorrt
 from stdl_runtimes.validate import Comparison, entries_of
 
@@ -27,10 +28,12 @@ def inputs(batch, mode):
 class Gpu:
     """A bundle with two fake engines in it, and the fake GPU they run on."""
 
-    def __init__(self, folder, monkeypatch, mode="repeat", batch=(1, 1, 4), fake=None, several=False, **changes):
+    def __init__(
+        self, folder, monkeypatch, mode="repeat", batch=(1, 1, 4), fake=None, several=False, arithmetic=FP32, **changes
+    ):
         self.graph = network(mode, T) if several else small_network(mode=mode, readout="li", T=T)
         self.x = several_inputs(mode, 6, T) if several else inputs(6, mode)
-        bundle = bundles.make(folder, self.graph, self.x)
+        bundle = bundles.make(folder, self.graph, self.x, arithmetic=arithmetic)
         self.cuda = FakeCuda()
         states, repeated = bundle.manifest.states, mode == "repeat"
         self.engines = {
@@ -105,6 +108,37 @@ def test_single_steps_are_the_sequence_and_states_change_places(gpu):
         for info in made.bundle.manifest.states:
             assert after[info.input] == before[info.output]
             assert after[info.output] == before[info.input]
+
+
+def test_states_in_fp16_are_kept_in_their_type(gpu):
+    """2 bytes each on the device; the potential is rounded after each step."""
+    made = gpu(mode="sequence", arithmetic=Arithmetic(precision="fp16", membrane="fp16"))
+    x, expected = made.x[:, :3], []
+    simulation = reference.Simulation(program(made.graph), 3)
+    for frame in x:
+        values = simulation.advance({"input": frame})
+        expected.append(values["output"])
+        simulation.states = {
+            key: state.astype(np.float16).astype(np.float32) for key, state in simulation.states.items()
+        }
+    with made.load() as runtime, runtime.session(3) as session:
+        stepped = np.stack([session.step(frame) for frame in x])
+        (context,) = made.engines["step"].contexts
+        sizes = {
+            info.input: len(made.cuda.memory[context.addresses[info.input]]) for info in made.bundle.manifest.states
+        }
+    assert np.array_equal(stepped, np.stack(expected))
+    assert not np.array_equal(stepped, reference.run(made.graph, x).output)
+    assert sizes == {info.input: 3 * int(np.prod(info.shape)) * 2 for info in made.bundle.manifest.states}
+
+
+def test_an_engine_whose_states_have_another_type_is_not_run(gpu, caplog):
+    """The manifest says float32, the engine has float16."""
+    made = gpu()
+    made.engines["step"].states = [info.model_copy(update={"dtype": "float16"}) for info in made.engines["step"].states]
+    with made.load() as runtime:
+        assert runtime.modes == ("sequence",)
+    assert "is HALF, FLOAT is expected" in caplog.text
 
 
 def test_everything_is_given_back(gpu):
