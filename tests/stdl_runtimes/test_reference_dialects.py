@@ -258,7 +258,7 @@ def test_several_inputs_and_outputs():
         ({"a": x["a"]}, "there is no array for Input 'b'"),
         (x | {"c": x["a"]}, "unknown Input 'c'"),
         (x | {"b": x["b"][:3]}, "the inputs differ in time steps or samples: 'a' \\(4, 1, 3\\), 'b' \\(3, 1, 2\\)"),
-        (x | {"b": x["a"]}, "a sample of shape \\(3,\\) was given, the graph takes \\(2,\\)"),
+        (x | {"b": x["a"]}, "a sample of shape \\(3,\\) was given for Input 'b', the graph takes \\(2,\\)"),
     ):
         with pytest.raises(BadInput, match=said):
             reference.run(graph, wrong)
