@@ -134,8 +134,7 @@ def entry() -> None:
 
 def make_spec(recipe: Recipe, samples: Samples) -> NetworkSpec:
     """The recipe's network for these samples."""
-    shape = tuple(int(n) for n in samples.images.shape[1:])
-    source = InputSpec(shape=shape, data=samples.name, mean=samples.mean, std=samples.std)
+    source = InputSpec(shape=samples.shape, data=samples.name, mean=samples.mean, std=samples.std)
     model = recipe.model
     return network_spec(model.network, source, samples.classes, model.T, model.neuron, model.options, model.dt)
 

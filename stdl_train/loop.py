@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -53,7 +54,8 @@ class Data:
     def of(cls, samples: Samples, device: torch.device) -> Data:
         """From a data set's arrays."""
         mean, std = (torch.tensor(values).view(-1, 1, 1).to(device) for values in (samples.mean, samples.std))
-        return cls(torch.from_numpy(samples.images), torch.from_numpy(samples.labels), mean, std)
+        images = samples.take(np.arange(len(samples.labels)))
+        return cls(torch.from_numpy(images), torch.from_numpy(samples.labels), mean, std)
 
     def take(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Images [B, C, H, W] in [0, 1] and labels [B] at these indices, on the training device."""
