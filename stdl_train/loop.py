@@ -237,7 +237,7 @@ class Trainer:
         for batch in batches:
             for optimizer in self.method.optimizers:
                 set_rate(optimizer, batch.rate)
-            yield self.method.train_batch(batch.frame, batch.labels)
+            yield self.method.train_batch(batch.x, batch.labels)
 
     def _look_every(self) -> int:
         """Batches between two looks at the loss: on a GPU each look waits until all work is done."""
