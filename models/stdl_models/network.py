@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import safetensors
 import safetensors.torch
@@ -37,7 +37,7 @@ DIRECT, FRAMES = "direct", "frames"
 
 
 class InputSpec(Table):
-    """What one sample is in one time step: shape (C, H, W) or (N,).
+    """What one sample is in one time step: shape (C, H, W) or (N,). `data`, `data_options`: the set it comes from.
 
     `encoding`: how a sample becomes input over time, with the encoder's own options and its seed: "direct" shows a
     picture in every step, "frames" takes recordings as they are, others name an encoder. Network input = (x - mean) /
@@ -46,6 +46,7 @@ class InputSpec(Table):
 
     shape: tuple[Count, ...]
     data: str | None = None
+    data_options: dict[str, Any] = Field(default_factory=dict)
     mean: tuple[FiniteFloat, ...] = ()
     std: tuple[PositiveFloat, ...] = ()
     encoding: Name = DIRECT
