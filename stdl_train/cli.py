@@ -23,7 +23,7 @@ from stdl_train.augment import make_augment
 from stdl_train.data.samples import Samples, Split, load
 from stdl_train.distributed import World, check_batch, join_batchnorms, joined
 from stdl_train.html_report import write_report
-from stdl_train.loading import Data
+from stdl_train.loading import Data, Encoding
 from stdl_train.loop import Trainer, evaluate, event_writer
 from stdl_train.memory import StepBytes, count_step, parse_bytes
 from stdl_train.merge import GOLDEN_SAMPLES, merge, reestimate_batchnorm, write_golden
@@ -156,7 +156,7 @@ def make_input(recipe: Recipe, samples: Samples) -> InputSpec:
         )
     channels = samples.shape[0]
     as_stored = table.name in (DIRECT, FRAMES)
-    return InputSpec(
+    source = InputSpec(
         shape=samples.shape,
         data=samples.name,
         data_options=recipe.data.options,
@@ -166,6 +166,9 @@ def make_input(recipe: Recipe, samples: Samples) -> InputSpec:
         encoding_options=table.options,
         encoding_seed=table.seed,
     )
+    if encoding := Encoding.of(source, recipe.model.T):
+        encoding(torch.zeros(1, *source.shape), torch.zeros(1, dtype=torch.long))  # refuses bad values of its options
+    return source
 
 
 def make_request(recipe: Recipe, world: World) -> PlanRequest:

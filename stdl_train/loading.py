@@ -47,6 +47,11 @@ class Encoding:
         """
         seed = (self.seed,) if epoch is None else (self.seed, epoch)
         x = self.encoder(images.cpu().numpy(), self.T, chosen.numpy(), seed, **self.options)
+        if x.shape != (self.T, *images.shape) or x.dtype != np.float32:
+            raise BadInput(
+                f"an encoder made {x.shape} of {x.dtype} out of pictures {tuple(images.shape)}: it must give float32 "
+                "[T, n, C, H, W], see stdl_train.data.encoders"
+            )
         return _tensor(x).to(images.device)
 
 
