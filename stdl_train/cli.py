@@ -206,8 +206,7 @@ def train(
             join_batchnorms(part)
         part.to(device)
     pipeline = Pipeline(method, stages) if stages and isinstance(method, Stdl) else None
-    height, width = spec.input.shape[1:]
-    augment = make_augment((height, width), recipe.data.shift, recipe.data.flip)
+    augment = make_augment(spec.input.shape, recipe.data, len(spec.classes), train_data.timed)
     trainer = Trainer(method, train_data, test_data, augment, recipe.train, folder, world, pipeline)
     if resume:
         trainer.resume()

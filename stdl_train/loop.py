@@ -186,8 +186,9 @@ class Trainer:
             mine = [self.world.share(chosen) for chosen in order[self.progress.batch :]]
             step = (epoch - 1) * self.steps + self.progress.batch
             for chosen, (images, labels) in zip(mine, self.train.read(mine, epoch), strict=True):
-                waiting.append(labels)
-                yield Batch(self.train.encoded(self.augment(images), chosen, epoch), labels, self._learning_rate(step))
+                images, labels = self.augment(images, labels)
+                waiting.append(labels if labels.dim() == 1 else labels.argmax(1))  # of a mixed sample the larger share
+                yield Batch(self.train.encoded(images, chosen, epoch), labels, self._learning_rate(step))
                 step += 1
 
         for number, result in enumerate(self._results(batches()), start=self.progress.batch + 1):

@@ -28,6 +28,7 @@ from stdl_export.common.files import atomic_file
 from stdl_export.common.names import unknown
 from stdl_models.network import DEFAULT_DT, DIRECT, FRAMES
 from stdl_models.neurons import NeuronSpec
+from stdl_train.augment import AugmentTable
 from stdl_train.data import encoders
 from stdl_train.data.samples import check_options
 from stdl_train.methods.base import MethodOptions
@@ -88,11 +89,11 @@ class EncodingTable(Table):
             raise ValueError(f"encoding '{self.name}' takes no options, found {', '.join(self.options)}")
 
 
-class DataTable(Table):
+class DataTable(AugmentTable):
     """`name`: a registered data set; `path`: its folder or hub name; limits draw so many samples with `seed`.
 
     `options`: the data set's own; `encoding`: of samples over time, direct for pictures, frames for recordings;
-    `workers`: processes that read ahead what does not lie in memory.
+    `workers`: processes that read ahead what does not lie in memory. Augmentation keys: AugmentTable.
     """
 
     name: str
@@ -103,8 +104,6 @@ class DataTable(Table):
     train_limit: Count | None = None
     test_limit: Count | None = None
     seed: Natural = 0
-    flip: bool = False
-    shift: Natural = 0
 
 
 class TrainTable(MethodOptions):

@@ -137,7 +137,14 @@ def test_an_encoder_draws_the_same_in_training_and_validation(tmp_path, command)
 
 
 def test_a_run_that_draws_is_resumed_bit_for_bit(tmp_path, registered, monkeypatch):
-    settings = (*POISSON, "train.epochs=2", "train.checkpoint_every=1", "data.shift=1")
+    settings = (
+        *POISSON,
+        "train.epochs=2",
+        "train.checkpoint_every=1",
+        "data.shift=1",
+        "data.mixup=0.4",
+        "data.cutmix=1.0",
+    )
     assert tiny_run.train(tmp_path / "whole", *settings) == 0
     encoded, calls = cli.Data.encoded, []
 

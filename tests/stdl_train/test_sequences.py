@@ -92,6 +92,23 @@ def test_decoupled_methods_equal_the_plain_loop_over_steps(make, name, order):
     assert any(not torch.equal(again[n], value) for n, value in ours.items())  # the order of the steps counts
 
 
+@pytest.mark.parametrize("order", ["subnetwork", "time"])
+@pytest.mark.parametrize("name", list(METHODS))
+def test_labels_may_be_shares_of_the_classes(name, order):
+    """Whole shares are the labels; mixed ones weigh the gradients of both."""
+    spec, options = timed(plain_spec(T=3)), SGD.model_copy(update={"order": order})
+    x, labels = sequence_of(spec)
+    rows = torch.eye(3)
+    hard, _ = gradients_of(made(name, spec, options, micro_batches=2), x, labels)
+    soft, _ = gradients_of(made(name, spec, options, micro_batches=2), x, rows[labels])
+    same(soft, hard, exactly=False)
+    other, _ = gradients_of(made(name, spec, options, micro_batches=2), x, labels.flip(0))
+    mixed, _ = gradients_of(
+        made(name, spec, options, micro_batches=2), x, 0.25 * rows[labels] + 0.75 * rows[labels.flip(0)]
+    )
+    same(mixed, {n: 0.25 * hard[n] + 0.75 * other[n] for n in hard}, exactly=False)
+
+
 @MAKES
 @pytest.mark.parametrize("name", ["bptt", "bptt-checkpoint"])
 def test_bptt_is_the_gradient_of_the_whole_sequence(make, name):
