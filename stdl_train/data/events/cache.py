@@ -10,7 +10,6 @@ there.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -127,17 +126,20 @@ def _open(folder: Path, building: Path, pieces: int) -> Cache | None:
 def _build(folder: Path, building: Path, pieces: Sequence[range], make: Callable[[range], Piece], text: str) -> None:
     building.mkdir(parents=True, exist_ok=True)
     log.info("building cache '%s'", folder)
-    for number, samples in enumerate(pieces):
-        if folder.exists():  # another process was faster
-            break
-        if not _whole(building, number):
-            _write(building, number, make(samples))
-    else:
-        with atomic_file(building / MANIFEST) as part:
-            part.write_text(text, encoding="utf-8")
-        with contextlib.suppress(OSError):  # another process renamed it first
-            remove_parts(building)
+    try:
+        for number, samples in enumerate(pieces):
+            if folder.exists():
+                break
+            if not _whole(building, number):
+                _write(building, number, make(samples))
+        else:
+            with atomic_file(building / MANIFEST) as part:
+                part.write_text(text, encoding="utf-8")
             building.replace(folder)
+            remove_parts(folder)  # of builds that were killed
+    except OSError:
+        if not folder.exists():  # else another process was faster, and renamed the folder under our hands
+            raise
     if folder.exists():
         shutil.rmtree(building, ignore_errors=True)
 

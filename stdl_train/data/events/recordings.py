@@ -155,7 +155,7 @@ def _piece(recordings: Recordings, options: EventOptions, pack: Any, numbers: ra
 def _read(recordings: Recordings, options: EventOptions, number: int) -> Events | None:
     try:
         return in_order(recordings.read(number), options.sort)
-    except BadRecording as problem:
+    except (BadRecording, OSError) as problem:
         where = f"data set '{recordings.name}': recording '{recordings.names[number]}': {problem}"
         if not options.skip_damaged:
             raise BadInput(f"{where}; repair it, or leave such out with data.options.skip_damaged = true") from None
