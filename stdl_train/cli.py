@@ -20,6 +20,7 @@ from stdl_models.nets.registry import build_network, network_spec
 from stdl_models.nets.user import unexportable
 from stdl_models.network import DIRECT, FRAMES, InputSpec, NetworkSpec, SpikingNetwork
 from stdl_train.augment import make_augment
+from stdl_train.check import check
 from stdl_train.data.samples import Samples, Split, load
 from stdl_train.distributed import World, check_batch, join_batchnorms, joined
 from stdl_train.html_report import write_report
@@ -33,7 +34,16 @@ from stdl_train.methods.stdl import Stdl
 from stdl_train.placement import Pipeline, Stage, parse_placement
 from stdl_train.plan import Plan, PlanRequest, costs
 from stdl_train.plan_search import make_plan
-from stdl_train.recipe import EncodingTable, Recipe, TrainTable, read_recipe, recipe_names, require_same, write_recipe
+from stdl_train.recipe import (
+    EncodingTable,
+    ExpectTable,
+    Recipe,
+    TrainTable,
+    read_recipe,
+    recipe_names,
+    require_same,
+    write_recipe,
+)
 from stdl_train.report import plan_table
 
 log = logging.getLogger("stdl")
@@ -53,6 +63,7 @@ Examples:
   stdl-train digits-vgg5 --memory-budget 8MiB --plan     what would be trained, and its bytes
   stdl-train digits-vgg5 --method bptt --out runs/bptt   the same network by BPTT
   torchrun --nproc-per-node 2 -m stdl_train digits-vgg5  two processes, docs/distributed.md
+  stdl-train digits-events --check                       the data over time, before training
   stdl-train digits-vgg5 --resume                        go on behind the last checkpoint
 """
 
@@ -64,6 +75,7 @@ Examples:
 @click.option("--memory-budget", metavar="SIZE", help="Bytes of a whole training step, such as 4GiB.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
 @click.option("--plan", "only_plan", is_flag=True, help="Print the plan with its predicted bytes, and stop.")
+@click.option("--check", "only_check", is_flag=True, help="Show the data and what the network is given, and stop.")
 @click.option("--resume", is_flag=True, help="Go on in --out behind the last checkpoint.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Default: what the recipe says, else auto.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Seed of weights, order and augmentation.")
@@ -72,7 +84,7 @@ Examples:
 @click.option("--list", "list_recipes", is_flag=True, help="List the recipes that come with the package.")
 def main(
     recipe: str | None, out: Path | None, method: str | None, memory_budget: str | None, settings: tuple[str, ...],
-    only_plan: bool, resume: bool, device: str | None, seed: int | None, placement: str | None,
+    only_plan: bool, only_check: bool, resume: bool, device: str | None, seed: int | None, placement: str | None,
     allow_unexportable: bool, list_recipes: bool,
 ) -> None:  # fmt: skip
     """Train a spiking network with a memory that does not grow with the number of time steps.
@@ -86,6 +98,8 @@ def main(
         raise click.UsageError("give a recipe: a name from --list, or a TOML file")
     overrides = {"method": method, "memory_budget": memory_budget, "device": device, "seed": seed}
     resolved = read_recipe(recipe, settings, overrides)
+    if only_check:
+        return check_data(resolved, out or Path(f"{resolved.name}-check.png"), console)
     changed = bool(settings or method or memory_budget)
     folder = out or Path("runs") / resolved.name
     on = _device(resolved.train.device)
@@ -169,6 +183,15 @@ def make_input(recipe: Recipe, samples: Samples) -> InputSpec:
     if encoding := Encoding.of(source, recipe.model.T):
         encoding(torch.zeros(1, *source.shape), torch.zeros(1, dtype=torch.long))  # refuses bad values of its options
     return source
+
+
+def check_data(recipe: Recipe, picture: Path, console: Console) -> None:
+    """`--check`: read the data, encode a batch, show both."""
+    if picture.suffix.lower() != ".png":
+        raise BadInput(f"--check writes a picture: --out '{picture}' must end in .png")
+    samples = _load(recipe, "train"), _load(recipe, "test")
+    source = make_input(recipe, samples[0])
+    check(samples, source, recipe.model.T, recipe.train.batch_size, picture, console)
 
 
 def make_request(recipe: Recipe, world: World) -> PlanRequest:
@@ -321,7 +344,7 @@ def _device(name: str) -> torch.device:
 
 def _check_band(recipe: Recipe, accuracy: float, changed: bool) -> None:
     """The recipe's band holds for the recipe as it is; one that was changed on the command line promises nothing."""
-    if recipe.expect is None:
+    if recipe.expect is None or recipe.expect.test_accuracy is None:
         return
     low, high = recipe.expect.test_accuracy
     if changed:
@@ -335,10 +358,13 @@ def _check_band(recipe: Recipe, accuracy: float, changed: bool) -> None:
 
 
 def _recipe_table() -> Table:
-    table = Table("recipe", "network", "data", "T", "method", "what")
+    table = Table("recipe", "network", "data", "T", "method", "memory", "time", "what")
     for name in recipe_names():
         recipe = read_recipe(name)
+        expect = recipe.expect or ExpectTable()
+        time = "" if expect.minutes is None else f"{expect.minutes:g} min, {expect.machine}"
         table.add_row(
-            name, recipe.model.network, recipe.data.name, str(recipe.model.T), recipe.train.method, recipe.description
-        )
+            name, recipe.model.network, recipe.data.name, str(recipe.model.T), recipe.train.method,
+            expect.memory or "", time, recipe.description,
+        )  # fmt: skip
     return table

@@ -148,9 +148,16 @@ class TrainTable(MethodOptions):
 
 
 class ExpectTable(Table):
-    """The test accuracy that an unchanged recipe must reach, as a band of fractions."""
+    """What to expect of an unchanged recipe.
 
-    test_accuracy: tuple[float, float]
+    `test_accuracy`: the band, in fractions, that it must reach. `memory`: predicted bytes of a training step.
+    `minutes`: of a run, as measured, with `machine` in words.
+    """
+
+    test_accuracy: tuple[float, float] | None = None
+    memory: str | None = None
+    minutes: PositiveFloat | None = None
+    machine: str | None = None
 
 
 class Recipe(Table):

@@ -4,13 +4,16 @@ import importlib.metadata
 import types
 
 from stdl_train.data import encoders
+from stdl_train.data.events.digits_events import digits_events
 
 ENCODERS = {"direct": encoders.direct, "poisson": encoders.poisson, "latency": encoders.latency}
 
+DATASETS = {"digits-events": digits_events}
+
 
 def provide(monkeypatch, datasets=None, **more):
-    """Let the package's own encoders, `more` encoders and some data sets be found, whatever is installed."""
-    groups = {"stdl.encoders": ENCODERS | more, "stdl.datasets": datasets or {}}
+    """Let the package's own entry points be found, whatever is installed, `more` encoders and other data sets too."""
+    groups = {"stdl.encoders": ENCODERS | more, "stdl.datasets": DATASETS | (datasets or {})}
     installed = importlib.metadata.entry_points
 
     def entry_points(group):
