@@ -132,6 +132,8 @@ def _build(folder: Path, building: Path, pieces: Sequence[range], make: Callable
                 break
             if not _whole(building, number):
                 _write(building, number, make(samples))
+            if 10 * (number + 1) // len(pieces) > 10 * number // len(pieces) and len(pieces) > 20:
+                log.info("%d of %d recordings", samples.stop, pieces[-1].stop)
         else:
             with atomic_file(building / MANIFEST) as part:
                 part.write_text(text, encoding="utf-8")
