@@ -46,18 +46,27 @@ class _Model(pydantic.BaseModel):
 
 
 class InputInfo(_Model):
-    """What goes in: shape without T and B; `repeat` is one frame [B, ...] for all steps, `sequence` is [T, B, ...]."""
+    """What goes in: shape without T and B; `repeat` is one frame [B, ...] for all steps, `sequence` is [T, B, ...].
+
+    encoding: the encoder that makes it of samples, with its options and its seed; "frames": recordings as they are.
+    """
 
     shape: tuple[pydantic.PositiveInt, ...]
     dtype: Literal["float32"] = "float32"
     encoding: str | None = None
+    encoding_options: dict[str, bool | int | float | str] = {}
+    encoding_seed: pydantic.NonNegativeInt = 0
     mode: graphs.InputMode
 
 
 class DataInfo(_Model):
-    """The data set it was trained on: samples are float32 in [0, 1], the network takes (x - mean) / std per channel."""
+    """The data set it was trained on, and its options.
+
+    The network takes (x - mean) / std per channel, x: what comes of the encoder, pictures being in [0, 1].
+    """
 
     name: str
+    options: dict[str, Any] = {}
     mean: tuple[float, ...]
     std: tuple[pydantic.PositiveFloat, ...]
 

@@ -42,6 +42,14 @@ class Source(Protocol):
         """The samples [n, ...] at these indices, in their order; BadInput names one that is damaged."""
 
 
+@runtime_checkable
+class EpochSource(Source, Protocol):
+    """A source that draws something anew in each epoch of training."""
+
+    def for_epoch(self, epoch: int) -> Source:
+        """The same samples with the draws of an epoch, counted from 1."""
+
+
 @dataclass(frozen=True)
 class Samples:
     """Labelled samples of one split.
