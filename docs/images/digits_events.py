@@ -1,4 +1,4 @@
-"""Draws docs/images/digits-events.png: one recording of each class, a frame of 30 ms after the other from left to right.
+"""Draws docs/images/digits-events.png: one recording of each class, a frame of 30 ms after the other, left to right.
 
 python docs/images/digits_events.py
 """
