@@ -74,7 +74,7 @@ def cache_root() -> Path:
 
 
 def cached(
-    name: str, key: Mapping[str, Any], count: int, make: Callable[[range], Piece], per_piece: int = 256
+    name: str, key: Mapping[str, Any], count: int, make: Callable[[range], Piece], per_piece: int = 64
 ) -> Cache:
     """The cache for this key; built with `make`, which is given ranges of 0 to count - 1, where it is not there yet.
 
