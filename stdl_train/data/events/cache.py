@@ -73,9 +73,7 @@ def cache_root() -> Path:
     return base / "stdl-toolchain"
 
 
-def cached(
-    name: str, key: Mapping[str, Any], count: int, make: Callable[[range], Piece], per_piece: int = 64
-) -> Cache:
+def cached(name: str, key: Mapping[str, Any], count: int, make: Callable[[range], Piece], per_piece: int = 64) -> Cache:
     """The cache for this key; built with `make`, which is given ranges of 0 to count - 1, where it is not there yet.
 
     key: all that the content depends on, as JSON has it. BadInput where the folder cannot be written.
