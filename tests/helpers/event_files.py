@@ -139,6 +139,8 @@ def write_evt3(path: Path, events, end=b"") -> Path:
             if before[place] != value:
                 before[place] = value
                 words.append(kind << 12 | value)
+                if place == 0:
+                    before[1] = -1  # a low part follows each high part
         first = max(0, x - 12 - index % 5)  # base; skip 12 pixels in an empty vector where there are that many
         if index % 2:
             words.append(0x2 << 12 | p << 11 | x)

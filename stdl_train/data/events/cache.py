@@ -73,9 +73,7 @@ def cache_root() -> Path:
     return base / "stdl-toolchain"
 
 
-def cached(
-    name: str, key: Mapping[str, Any], count: int, make: Callable[[range], Piece], per_piece: int = 256
-) -> Cache:
+def cached(name: str, key: Mapping[str, Any], count: int, make: Callable[[range], Piece], per_piece: int = 64) -> Cache:
     """The cache for this key; built with `make`, which is given ranges of 0 to count - 1, where it is not there yet.
 
     key: all that the content depends on, as JSON has it. BadInput where the folder cannot be written.
@@ -132,6 +130,8 @@ def _build(folder: Path, building: Path, pieces: Sequence[range], make: Callable
                 break
             if not _whole(building, number):
                 _write(building, number, make(samples))
+            if 10 * (number + 1) // len(pieces) > 10 * number // len(pieces) and len(pieces) > 20:
+                log.info("%d of %d recordings", samples.stop, pieces[-1].stop)
         else:
             with atomic_file(building / MANIFEST) as part:
                 part.write_text(text, encoding="utf-8")

@@ -14,4 +14,4 @@ def library(module: str, what: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
-        raise Unavailable(f"{what} needs {package} ({error}): pip install 'stdl-toolchain[train]'") from None
+        raise Unavailable(f"{what} needs {package} ({error}): pip install {package}") from None

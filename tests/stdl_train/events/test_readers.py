@@ -68,6 +68,15 @@ def test_evt3_times_begin_again(tmp_path):
     same(read(write_evt3(tmp_path / "a.raw", events), Sensor(640, 480)), events)
 
 
+def test_evt3_low_time_is_0_from_a_new_high_part_on(tmp_path):
+    words = [0x2001, 0x8001, 0x6388, 0x0002, 0x2803, 0x8001, 0x2004, 0x8002, 0x2805, 0x6007, 0x2006]
+    (tmp_path / "a.raw").write_bytes(b"% evt 3.0\n% end\n" + np.array(words, dtype="<u2").tobytes())
+    found = read(tmp_path / "a.raw", Sensor(640, 480))
+    assert found["t"].tolist() == [5000, 5000, 8192, 8199]  # nothing is known yet at the first word
+    assert found["x"].tolist() == [3, 4, 5, 6]
+    assert found["p"].tolist() == [1, 0, 1, 0]
+
+
 def test_aedat3_timestamps_overflow(tmp_path):
     events = some_events(20)
     found = read(write_aedat3(tmp_path / "a.aedat", events, overflow=2), Sensor(34, 34))

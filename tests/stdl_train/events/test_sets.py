@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import h5py
 import numpy as np
 import pytest
 from event_files import some_events, write_aedat4, write_bin
 
-from stdl_export.common.errors import BadInput
+from stdl_export.common.errors import BadInput, Unavailable
 from stdl_train.data.events.events import Sensor
 from stdl_train.data.events.folder import event_folder
 from stdl_train.data.events.frames import to_frames
@@ -170,6 +172,21 @@ def test_a_truncated_recording_is_named_and_left_out_only_when_asked(tmp_path, t
     with pytest.raises(BadInput, match=r"go back in time \(sort = true"):
         n_mnist("train", str(tmp_path))
     assert len(n_mnist("train", str(tmp_path), sort=True).labels) == 4
+
+
+def test_a_truncated_file_of_all_recordings_is_said(tmp_path, tonic):
+    write_shd(tmp_path)
+    path = tmp_path / "SHD" / "shd_test.h5"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(BadInput, match=r"data set 'shd' in .* \(.*truncated file"):
+        shd("test", str(tmp_path))
+
+
+def test_a_missing_library_is_said(tmp_path, monkeypatch):
+    write_n_mnist(tmp_path)
+    monkeypatch.setitem(sys.modules, "tonic", None)
+    with pytest.raises(Unavailable, match=r"data set 'n-mnist' needs tonic \(.*\): pip install tonic"):
+        n_mnist("test", str(tmp_path))
 
 
 def write_folder(root, parts=("",)):
