@@ -63,11 +63,14 @@ class TensorInfo(_Model):
 class InputInfo(_Model):
     """What goes in, all of it alike: `repeat` is one frame [B, ...] for all steps, `sequence` is [T, B, ...].
 
-    encoding: how the data set's samples become that, where there is one Input and it is known.
+    encoding: where there is one Input and it is known, the encoder that makes it of samples, with its options and its
+    seed; "frames": recordings as they are.
     """
 
     mode: graphs.InputMode
     encoding: str | None = None
+    encoding_options: dict[str, bool | int | float | str] = {}
+    encoding_seed: pydantic.NonNegativeInt = 0
     tensors: tuple[TensorInfo, ...] = pydantic.Field(min_length=1)
 
     @property
@@ -80,9 +83,13 @@ class InputInfo(_Model):
 
 
 class DataInfo(_Model):
-    """The data set it was trained on: samples are float32 in [0, 1], the network takes (x - mean) / std per channel."""
+    """The data set it was trained on, and its options.
+
+    The network takes (x - mean) / std per channel, x: what comes of the encoder, pictures being in [0, 1].
+    """
 
     name: str
+    options: dict[str, Any] = {}
     mean: tuple[float, ...]
     std: tuple[pydantic.PositiveFloat, ...]
 

@@ -48,6 +48,9 @@ class TrainedNetwork:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     encoding: str
+    encoding_options: dict[str, Any]
+    encoding_seed: int
+    data_options: dict[str, Any]
 
 
 def read_run(folder: Path) -> TrainedNetwork:
@@ -62,6 +65,9 @@ def read_run(folder: Path) -> TrainedNetwork:
         mean=source.mean,
         std=source.std,
         encoding=source.encoding,
+        encoding_options=source.encoding_options,
+        encoding_seed=source.encoding_seed,
+        data_options=source.data_options,
     )
 
 
@@ -79,7 +85,7 @@ def to_nir(network: SpikingNetwork) -> nir.NIRGraph:
         "stdl.T": int(spec.T),
         "stdl.dialect": "nir",
         "stdl.reset": reset,
-        "stdl.input": "repeat",
+        "stdl.input": "repeat" if spec.input.repeated else "sequence",
         "stdl.output": spec.output,
     }
     return nir.NIRGraph(nodes=builder.nodes, edges=builder.edges, metadata=metadata, type_check=False)

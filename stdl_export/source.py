@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import h5py
 import nir
@@ -38,6 +39,8 @@ class Source:
     classes: tuple[str, ...] | None = None
     data: DataInfo | None = None
     encoding: str | None = None
+    encoding_options: dict[str, Any] = field(default_factory=dict)
+    encoding_seed: int = 0
     prediction: graphs.NodeName | None = None
     bundle: Bundle | None = None
 
@@ -66,8 +69,11 @@ def _read_bundle(path: Path) -> Source:
     bundle = bundles.load(path)
     graph, manifest = bundle.graph(), bundle.manifest
     recorded = Recorded(bundle.golden(), manifest.golden.origin, graphs.settings(graph))
-    encoding, prediction = manifest.input.encoding, manifest.output.prediction
-    return Source(graph, manifest.network, recorded, manifest.classes, manifest.data, encoding, prediction, bundle)
+    given = manifest.input
+    return Source(
+        graph, manifest.network, recorded, manifest.classes, manifest.data,
+        given.encoding, given.encoding_options, given.encoding_seed, manifest.output.prediction, bundle,
+    )  # fmt: skip
 
 
 def _read_run(path: Path) -> Source:
@@ -84,6 +90,9 @@ def _read_run(path: Path) -> Source:
     golden = bundles.read_golden(path / bundles.GOLDEN)
     data = None
     if trained.data_name is not None:
-        data = DataInfo(name=trained.data_name, mean=trained.mean, std=trained.std)
+        data = DataInfo(name=trained.data_name, options=trained.data_options, mean=trained.mean, std=trained.std)
     recorded = Recorded(golden, "trained", graphs.settings(trained.graph))
-    return Source(trained.graph, trained.name, recorded, trained.classes or None, data, trained.encoding)
+    return Source(
+        trained.graph, trained.name, recorded, trained.classes or None, data,
+        trained.encoding, trained.encoding_options, trained.encoding_seed,
+    )  # fmt: skip

@@ -280,7 +280,13 @@ def _manifest(source: Source, job: Job, parts: Parts, golden: GoldenInfo) -> Man
         dt=said.dt,
         dialect=said.dialect,
         reset=said.reset,
-        input=InputInfo(mode=said.input, encoding=source.encoding, tensors=_tensors(made, lower.input_names(made))),
+        input=InputInfo(
+            mode=said.input,
+            encoding=source.encoding,
+            encoding_options=source.encoding_options,
+            encoding_seed=source.encoding_seed,
+            tensors=_tensors(made, lower.input_names(made)),
+        ),
         data=source.data,
         classes=source.classes,
         output=OutputInfo(

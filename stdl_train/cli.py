@@ -18,12 +18,14 @@ from stdl_export.common.errors import BadInput, CheckFailed, Unavailable, join_r
 from stdl_export.common.files import remove_parts, require_empty
 from stdl_models.nets.registry import build_network, network_spec
 from stdl_models.nets.user import unexportable
-from stdl_models.network import InputSpec, NetworkSpec, SpikingNetwork
+from stdl_models.network import DIRECT, FRAMES, InputSpec, NetworkSpec, SpikingNetwork
 from stdl_train.augment import make_augment
+from stdl_train.check import check
 from stdl_train.data.samples import Samples, Split, load
 from stdl_train.distributed import World, check_batch, join_batchnorms, joined
 from stdl_train.html_report import write_report
-from stdl_train.loop import Data, Trainer, evaluate, event_writer
+from stdl_train.loading import Data, Encoding
+from stdl_train.loop import Trainer, evaluate, event_writer
 from stdl_train.memory import StepBytes, count_step, parse_bytes
 from stdl_train.merge import GOLDEN_SAMPLES, merge, reestimate_batchnorm, write_golden
 from stdl_train.methods.base import Method
@@ -32,7 +34,16 @@ from stdl_train.methods.stdl import Stdl
 from stdl_train.placement import Pipeline, Stage, parse_placement
 from stdl_train.plan import Plan, PlanRequest, costs
 from stdl_train.plan_search import make_plan
-from stdl_train.recipe import Recipe, TrainTable, read_recipe, recipe_names, require_same, write_recipe
+from stdl_train.recipe import (
+    EncodingTable,
+    ExpectTable,
+    Recipe,
+    TrainTable,
+    read_recipe,
+    recipe_names,
+    require_same,
+    write_recipe,
+)
 from stdl_train.report import plan_table
 
 log = logging.getLogger("stdl")
@@ -52,6 +63,7 @@ Examples:
   stdl-train digits-vgg5 --memory-budget 8MiB --plan     what would be trained, and its bytes
   stdl-train digits-vgg5 --method bptt --out runs/bptt   the same network by BPTT
   torchrun --nproc-per-node 2 -m stdl_train digits-vgg5  two processes, docs/distributed.md
+  stdl-train digits-events --check                       the data over time, before training
   stdl-train digits-vgg5 --resume                        go on behind the last checkpoint
 """
 
@@ -63,6 +75,7 @@ Examples:
 @click.option("--memory-budget", metavar="SIZE", help="Bytes of a whole training step, such as 4GiB.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
 @click.option("--plan", "only_plan", is_flag=True, help="Print the plan with its predicted bytes, and stop.")
+@click.option("--check", "only_check", is_flag=True, help="Show the data and what the network is given, and stop.")
 @click.option("--resume", is_flag=True, help="Go on in --out behind the last checkpoint.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Default: what the recipe says, else auto.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Seed of weights, order and augmentation.")
@@ -71,7 +84,7 @@ Examples:
 @click.option("--list", "list_recipes", is_flag=True, help="List the recipes that come with the package.")
 def main(
     recipe: str | None, out: Path | None, method: str | None, memory_budget: str | None, settings: tuple[str, ...],
-    only_plan: bool, resume: bool, device: str | None, seed: int | None, placement: str | None,
+    only_plan: bool, only_check: bool, resume: bool, device: str | None, seed: int | None, placement: str | None,
     allow_unexportable: bool, list_recipes: bool,
 ) -> None:  # fmt: skip
     """Train a spiking network with a memory that does not grow with the number of time steps.
@@ -85,6 +98,8 @@ def main(
         raise click.UsageError("give a recipe: a name from --list, or a TOML file")
     overrides = {"method": method, "memory_budget": memory_budget, "device": device, "seed": seed}
     resolved = read_recipe(recipe, settings, overrides)
+    if only_check:
+        return check_data(resolved, out or Path(f"{resolved.name}-check.png"), console)
     changed = bool(settings or method or memory_budget)
     folder = out or Path("runs") / resolved.name
     on = _device(resolved.train.device)
@@ -114,7 +129,8 @@ def _train_together(
     on = stages[0].device if stages else on
     if only_plan:
         return console.print(plan_table(spec, plan, costs(spec, plan)))
-    data = Data.of(train_set, on), Data.of(_load(resolved, "test"), on)
+    given = (on, spec.input, spec.T, resolved.data.workers)
+    data = Data.of(train_set, *given), Data.of(_load(resolved, "test"), *given)
     world.wait()  # every process has looked at the folder
     if not resume and world.first:  # all that can be wrong with the input has been looked at: the folder begins here
         folder.mkdir(parents=True, exist_ok=True)
@@ -134,10 +150,48 @@ def entry() -> None:
 
 def make_spec(recipe: Recipe, samples: Samples) -> NetworkSpec:
     """The recipe's network for these samples."""
-    shape = tuple(int(n) for n in samples.images.shape[1:])
-    source = InputSpec(shape=shape, data=samples.name, mean=samples.mean, std=samples.std)
-    model = recipe.model
+    source, model = make_input(recipe, samples), recipe.model
     return network_spec(model.network, source, samples.classes, model.T, model.neuron, model.options, model.dt)
+
+
+def make_input(recipe: Recipe, samples: Samples) -> InputSpec:
+    """What the recipe's network is given: normalised pictures, frames of recordings, or an encoder's spikes."""
+    table = recipe.data.encoding or EncodingTable(name=FRAMES if samples.timed else DIRECT)
+    if samples.timed != (table.name == FRAMES):
+        kind, right = ("recordings", FRAMES) if samples.timed else ("still pictures", DIRECT)
+        raise BadInput(
+            f"data set '{samples.name}' holds {kind}, data.encoding.name is '{table.name}': set it to {right}"
+            + ("" if samples.timed else ", poisson or latency")
+        )
+    if samples.steps not in (None, recipe.model.T):
+        raise BadInput(
+            f"data set '{samples.name}' gives recordings of {samples.steps} time steps, model.T is {recipe.model.T}: "
+            f"--set model.T={samples.steps}, or set the data set's own option under data.options"
+        )
+    channels = samples.shape[0]
+    as_stored = table.name in (DIRECT, FRAMES)
+    source = InputSpec(
+        shape=samples.shape,
+        data=samples.name,
+        data_options=recipe.data.options,
+        mean=samples.mean if as_stored else (0.0,) * channels,
+        std=samples.std if as_stored else (1.0,) * channels,
+        encoding=table.name,
+        encoding_options=table.options,
+        encoding_seed=table.seed,
+    )
+    if encoding := Encoding.of(source, recipe.model.T):
+        encoding(torch.zeros(1, *source.shape), torch.zeros(1, dtype=torch.long))  # refuses bad values of its options
+    return source
+
+
+def check_data(recipe: Recipe, picture: Path, console: Console) -> None:
+    """`--check`: read the data, encode a batch, show both."""
+    if picture.suffix.lower() != ".png":
+        raise BadInput(f"--check writes a picture: --out '{picture}' must end in .png")
+    samples = _load(recipe, "train"), _load(recipe, "test")
+    source = make_input(recipe, samples[0])
+    check(samples, source, recipe.model.T, recipe.train.batch_size, picture, console)
 
 
 def make_request(recipe: Recipe, world: World) -> PlanRequest:
@@ -175,8 +229,7 @@ def train(
             join_batchnorms(part)
         part.to(device)
     pipeline = Pipeline(method, stages) if stages and isinstance(method, Stdl) else None
-    height, width = spec.input.shape[1:]
-    augment = make_augment((height, width), recipe.data.shift, recipe.data.flip)
+    augment = make_augment(spec.input.shape, recipe.data, len(spec.classes), train_data.timed)
     trainer = Trainer(method, train_data, test_data, augment, recipe.train, folder, world, pipeline)
     if resume:
         trainer.resume()
@@ -219,24 +272,24 @@ def _measure(recipe: Recipe, spec: NetworkSpec, plan: Plan, train_data: Data) ->
     method = build_method(plan.request.method, build_network(spec), plan.layout, recipe.train)
     for part in method.parts:
         part.to(device).train()
-    frames, labels = next(train_data.batches(recipe.train.batch_size))
-    return count_step(method, frames, labels)
+    x, labels = next(train_data.batches(recipe.train.batch_size))
+    return count_step(method, x, labels)
 
 
 def _finish(
     recipe: Recipe, method: Method, train_data: Data, test_data: Data, folder: Path
 ) -> tuple[SpikingNetwork, float]:
     """Merge with proof, estimate batch normalisation again, measure, write golden samples."""
-    frames, _ = next(test_data.batches(recipe.train.batch_size))
-    network = merge(method, frames)
-    click.echo(f"merged: logits and spikes of {len(frames)} test samples equal the chained subnetworks' bit for bit")
+    x, labels = next(test_data.batches(recipe.train.batch_size))
+    network = merge(method, x)
+    click.echo(f"merged: logits and spikes of {len(labels)} test samples equal the chained subnetworks' bit for bit")
     if recipe.train.bn_samples:
         batch = max(2, recipe.train.batch_size // recipe.model.T)  # all T steps at once: one training batch's worth
         batches = train_data.batches(batch, limit=recipe.train.bn_samples)
-        reestimate_batchnorm(network, (frames for frames, _ in batches))
+        reestimate_batchnorm(network, (x for x, _ in batches))
     accuracy = evaluate(network, test_data, recipe.train.batch_size)
-    ((frames, labels),) = test_data.batches(GOLDEN_SAMPLES, limit=GOLDEN_SAMPLES)
-    write_golden(network, frames, labels, folder / "golden.npz")
+    ((x, labels),) = test_data.batches(GOLDEN_SAMPLES, limit=GOLDEN_SAMPLES)
+    write_golden(network, x, labels, folder / "golden.npz")
     click.echo(f"test accuracy of the merged network: {accuracy:.2%} ({len(test_data.labels)} samples)")
     return network.cpu(), accuracy
 
@@ -247,7 +300,7 @@ def _load(recipe: Recipe, split: Split, few: bool = False) -> Samples:
     limit = options.train_limit if split == "train" else options.test_limit
     if few:
         limit = min(limit or FEWEST, FEWEST)
-    samples = load(options.name, split, options.path, limit, options.seed)
+    samples = load(options.name, split, options.path, limit, options.seed, options.options)
     if split == "train" and len(samples.labels) < FEWEST:
         raise BadInput(f"data set '{options.name}': one training sample is too few: raise data.train_limit")
     return samples
@@ -291,7 +344,7 @@ def _device(name: str) -> torch.device:
 
 def _check_band(recipe: Recipe, accuracy: float, changed: bool) -> None:
     """The recipe's band holds for the recipe as it is; one that was changed on the command line promises nothing."""
-    if recipe.expect is None:
+    if recipe.expect is None or recipe.expect.test_accuracy is None:
         return
     low, high = recipe.expect.test_accuracy
     if changed:
@@ -305,10 +358,13 @@ def _check_band(recipe: Recipe, accuracy: float, changed: bool) -> None:
 
 
 def _recipe_table() -> Table:
-    table = Table("recipe", "network", "data", "T", "method", "what")
+    table = Table("recipe", "network", "data", "T", "method", "memory", "time", "what")
     for name in recipe_names():
         recipe = read_recipe(name)
+        expect = recipe.expect or ExpectTable()
+        time = "" if expect.minutes is None else f"{expect.minutes:g} min, {expect.machine}"
         table.add_row(
-            name, recipe.model.network, recipe.data.name, str(recipe.model.T), recipe.train.method, recipe.description
-        )
+            name, recipe.model.network, recipe.data.name, str(recipe.model.T), recipe.train.method,
+            expect.memory or "", time, recipe.description,
+        )  # fmt: skip
     return table

@@ -29,8 +29,8 @@ from stdl_export.common.files import atomic_file
 from stdl_models.network import SpikingNetwork, decode
 from stdl_train.augment import Augment
 from stdl_train.checkpoint import BEST, LAST, Progress, load_checkpoint, load_last, save_checkpoint, whole
-from stdl_train.data.samples import Samples
 from stdl_train.distributed import World, average_buffers, average_tensors
+from stdl_train.loading import Data
 from stdl_train.memory import show_bytes
 from stdl_train.methods.base import Batch, BatchResult, Method, set_rate
 from stdl_train.monitor import Average, FiringRates, RateWarnings, peak_memory
@@ -38,37 +38,6 @@ from stdl_train.placement import Pipeline
 from stdl_train.recipe import TrainTable
 
 log = logging.getLogger("stdl")
-
-
-@dataclass(frozen=True)
-class Data:
-    """Images [N, C, H, W] in [0, 1] and labels [N] of one split in main memory; batches come on the training device."""
-
-    images: Tensor
-    labels: Tensor
-    mean: Tensor  # [C, 1, 1], on the training device
-    std: Tensor  # [C, 1, 1], on the training device
-
-    @classmethod
-    def of(cls, samples: Samples, device: torch.device) -> Data:
-        """From a data set's arrays."""
-        mean, std = (torch.tensor(values).view(-1, 1, 1).to(device) for values in (samples.mean, samples.std))
-        return cls(torch.from_numpy(samples.images), torch.from_numpy(samples.labels), mean, std)
-
-    def take(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Images [B, C, H, W] in [0, 1] and labels [B] at these indices, on the training device."""
-        device = self.mean.device
-        return self.images[chosen].to(device), self.labels[chosen].to(device)
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """What the network takes, from images on the training device."""
-        return (images - self.mean) / self.std
-
-    def batches(self, size: int, limit: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Normalised frames and labels of the first `limit` samples (None: all) in order, without augmentation."""
-        for chosen in torch.arange(len(self.labels))[:limit].split(size):
-            images, labels = self.take(chosen)
-            yield self.normalise(images), labels
 
 
 @dataclass(frozen=True)
@@ -214,11 +183,13 @@ class Trainer:
         waiting: deque[Tensor] = deque()  # labels of batches that are on their way
 
         def batches() -> Iterator[Batch]:
-            for step in range(self.progress.batch, self.steps):
-                rate = self._learning_rate((epoch - 1) * self.steps + step)
-                images, labels = self.train.take(self.world.share(order[step]))
-                waiting.append(labels)
-                yield Batch(self.train.normalise(self.augment(images)), labels, rate)
+            mine = [self.world.share(chosen) for chosen in order[self.progress.batch :]]
+            step = (epoch - 1) * self.steps + self.progress.batch
+            for chosen, (images, labels) in zip(mine, self.train.read(mine, epoch), strict=True):
+                images, labels = self.augment(images, labels)
+                waiting.append(labels if labels.dim() == 1 else labels.argmax(1))  # of a mixed sample the larger share
+                yield Batch(self.train.encoded(images, chosen, epoch), labels, self._learning_rate(step))
+                step += 1
 
         for number, result in enumerate(self._results(batches()), start=self.progress.batch + 1):
             self._losses += result.loss
@@ -235,7 +206,7 @@ class Trainer:
         for batch in batches:
             for optimizer in self.method.optimizers:
                 set_rate(optimizer, batch.rate)
-            yield self.method.train_batch(batch.frame, batch.labels)
+            yield self.method.train_batch(batch.x, batch.labels)
 
     def _look_every(self) -> int:
         """Batches between two looks at the loss: on a GPU each look waits until all work is done."""
@@ -348,7 +319,7 @@ def evaluate(network: SpikingNetwork, data: Data, batch: int) -> float:
     correct = 0
     network.eval()
     with torch.no_grad():
-        for frames, labels in data.batches(batch):
-            logits = network(frames)  # step by step: memory does not grow with T here either
+        for x, labels in data.batches(batch):
+            logits = network(x)  # step by step: memory does not grow with T here either
             correct += int((decode(logits, network.spec.output).argmax(1) == labels).sum())
     return correct / len(data.labels)

@@ -149,33 +149,33 @@ class PartBytes:
     operations: int = 0
 
 
-def count_step(method: Method, frame: Tensor, labels: Tensor, operations: bool = False) -> StepBytes:
+def count_step(method: Method, x: Tensor, labels: Tensor, operations: bool = False) -> StepBytes:
     """Run one training step and count it, optimizer state included.
 
     On `meta` this is the prediction, elsewhere a measurement.
     """
-    known = [*_weights_and_state([method.network, *method.parts], method.optimizers), frame, labels]
+    known = [*_weights_and_state([method.network, *method.parts], method.optimizers), x, labels]
     with SavedBytes(known) as saved, LiveBytes(known) as live, _Operations(operations) as done:
         fixed = live.now
-        method.train_batch(frame, labels)
+        method.train_batch(x, labels)
     return StepBytes(saved.peak, live.peak, fixed, done.count)
 
 
-def count_part(method: Stdl, index: int, frame: Tensor, labels: Tensor, operations: bool = False) -> PartBytes:
+def count_part(method: Stdl, index: int, x: Tensor, labels: Tensor, operations: bool = False) -> PartBytes:
     """The same for one subnetwork of decoupled training, on `meta`: its steps, the spikes in front of it included."""
     subnetwork, layout = method.subnetworks[index], method.layout
     own = _weights_and_state([subnetwork], [method.optimizers[index]])
-    pieces = split_batch(frame, labels, layout.micro_batches)
-    inputs: list[Tensor | Border] = [images for images, _ in pieces]
+    pieces = split_batch(x, labels, layout.micro_batches, method.network.spec.input.shape)
+    inputs: list[Tensor | Border] = [piece for piece, _ in pieces]
     if index:
         inputs = [method.border_in_front(index, len(part)) for _, part in pieces]
     spikes = [entry.planes for piece in inputs if isinstance(piece, list) for entry in piece]
-    known = [*own, frame, labels]
+    known = [*own, x, labels]
     with SavedBytes(known) as saved, LiveBytes([*known, *spikes]) as live, _Operations(operations) as done:
         there = live.now - sum(planes.untyped_storage().nbytes() for planes in spikes)
         del spikes, known
         method.train_part(index, inputs, [part for _, part in pieces])
-    batch = frame.untyped_storage().nbytes() + labels.untyped_storage().nbytes()
+    batch = x.untyped_storage().nbytes() + labels.untyped_storage().nbytes()
     return PartBytes(there - batch, live.peak - there, batch, saved.peak, done.count)
 
 

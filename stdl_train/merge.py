@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stdl_export.common.errors import CheckFailed
 from stdl_export.common.files import atomic_file
-from stdl_models.network import NetworkSpec, SpikingNetwork, batchnorms, step_chain
+from stdl_models.network import NetworkSpec, SpikingNetwork, batch_axis, batchnorms, over_time, step_chain
 from stdl_models.recorder import SpikeRecorder
 from stdl_models.units.base import Unit
 from stdl_models.units.simple import Readout
@@ -27,15 +27,16 @@ from stdl_train.split import border_values
 GOLDEN_SAMPLES = 512
 
 
-def merge(method: Method, frames: Tensor) -> SpikingNetwork:
-    """The plain network that the method trained, in eval mode. frames: [B, *shape] of real data to prove it on.
+def merge(method: Method, x: Tensor) -> SpikingNetwork:
+    """The plain network that the method trained, in eval mode.
 
-    CheckFailed where it does not equal the chained subnetworks: nothing is written then.
+    x: real data to prove it on, a frame [B, *shape] or a sequence [T, B, *shape]. CheckFailed where it does not equal
+    the chained subnetworks: nothing is written then.
     """
     bodies = [part.body for part in method.subnetworks] if isinstance(method, Stdl) else [method.network.chain[:-1]]
     readout = method.network.readout
-    merged = chain(method.network.spec, bodies, readout).to(frames.device)
-    prove_equal(bodies, readout, merged, frames)
+    merged = chain(method.network.spec, bodies, readout).to(x.device)
+    prove_equal(bodies, readout, merged, x)
     return merged
 
 
@@ -48,8 +49,11 @@ def chain(spec: NetworkSpec, bodies: Sequence[Sequence[Unit]], readout: Readout)
     return merged.eval()
 
 
-def prove_equal(bodies: Sequence[Sequence[Unit]], readout: Readout, merged: SpikingNetwork, frames: Tensor) -> None:
-    """Compare logits of every step and every spike bit for bit; names the first neuron layer that differs."""
+def prove_equal(bodies: Sequence[Sequence[Unit]], readout: Readout, merged: SpikingNetwork, x: Tensor) -> None:
+    """Compare logits of every step and every spike bit for bit; names the first neuron layer that differs.
+
+    x: a frame [B, *shape] or a sequence [T, B, *shape].
+    """
     modules = torch.nn.ModuleList([unit for body in bodies for unit in body])
     modes = [(module, module.training) for root in (modules, readout) for module in root.modules()]
     modules.eval()
@@ -57,9 +61,9 @@ def prove_equal(bodies: Sequence[Sequence[Unit]], readout: Readout, merged: Spik
     try:
         with torch.no_grad():
             with SpikeRecorder(modules) as ours:
-                expected = run_chained(bodies, readout, merged.spec.T, frames)
+                expected = run_chained(bodies, readout, over_time(x, merged.spec.T, merged.spec.input.shape))
             with SpikeRecorder(merged) as theirs:
-                logits = merged(frames)
+                logits = merged(x)
     finally:
         for module, training in modes:
             module.training = training
@@ -76,9 +80,12 @@ def prove_equal(bodies: Sequence[Sequence[Unit]], readout: Readout, merged: Spik
         )
 
 
-def run_chained(bodies: Sequence[Sequence[Unit]], readout: Readout, T: int, frames: Tensor) -> Tensor:
-    """Logits [T, B, classes] of subnetworks run one after the other as in training, borders kept in bits."""
-    inputs = [frames] * T
+def run_chained(bodies: Sequence[Sequence[Unit]], readout: Readout, sequence: Tensor) -> Tensor:
+    """Logits [T, B, classes] of subnetworks run one after the other as in training, borders kept in bits.
+
+    sequence: [T, B, *shape].
+    """
+    inputs = list(sequence)
     values = iter(border_values([unit for body in bodies for unit in body]))
     for index, body in enumerate(bodies):
         states = None
@@ -95,44 +102,46 @@ def run_chained(bodies: Sequence[Sequence[Unit]], readout: Readout, T: int, fram
 
 
 def reestimate_batchnorm(network: SpikingNetwork, batches: Iterable[Tensor]) -> None:
-    """Batch normalisation's running statistics anew, over all time steps, from frames [B, *shape].
+    """Batch normalisation's running statistics anew, over all time steps.
+
+    batches: frames [B, *shape] or sequences [T, B, *shape].
 
     Decoupled training normalises each time step by its own statistics and shares the running ones; potentials start
     at 0, so the first steps pull these away from what a whole sequence shows. Here the statistics of a batch are those
     of its T*B values, and the running ones their average over the batches. They can be folded, and need no retraining.
     A batch of one sample is left out. Memory is that of T*B samples without gradients: give small batches.
     """
-    norms = list(batchnorms(network))
+    norms, spec = list(batchnorms(network)), network.spec
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the cumulative average: every batch counts the same
     network.train()
     with torch.no_grad():
-        for frames in batches:
-            if len(frames) > 1:
-                network.sequence(frames.expand(network.spec.T, *frames.shape))
+        for x in batches:
+            if x.shape[batch_axis(x, spec.input.shape)] > 1:
+                network.sequence(over_time(x, spec.T, spec.input.shape))
     network.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
 
-def write_golden(network: SpikingNetwork, frames: Tensor, labels: Tensor, path: Path, batch: int = 64) -> None:
-    """Write golden.npz for frames [N, *shape].
+def write_golden(network: SpikingNetwork, x: Tensor, labels: Tensor, path: Path, batch: int = 64) -> None:
+    """Write golden.npz for frames [N, *shape] or sequences [T, N, *shape].
 
-    Arrays: input [N, *shape]; output [T, N, classes] before decoding; labels; count:<node>, spikes per neuron over T.
+    Arrays: input, which is x; output [T, N, classes] before decoding; labels; count:<node>, spikes per neuron over T.
     """
     outputs, counts = [], dict[str, list[Tensor]]()
     dtype = np.uint8 if network.spec.T < 256 else np.uint16
     network.eval()
     with torch.no_grad():
-        for chunk in frames.split(batch):
+        for chunk in x.split(batch, batch_axis(x, network.spec.input.shape)):
             with SpikeRecorder(network) as recorder:
                 outputs.append(network(chunk).cpu())
             for node, steps in recorder.spikes.items():
                 counts.setdefault(node, []).append(torch.stack(steps).sum(0).cpu())
     arrays = {
-        "input": frames.cpu().numpy(),
+        "input": x.cpu().numpy(),
         "output": torch.cat(outputs, dim=1).numpy(),
         "labels": labels.cpu().numpy(),
         **{f"count:{node}": torch.cat(parts).numpy().astype(dtype) for node, parts in counts.items()},

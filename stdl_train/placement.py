@@ -93,8 +93,8 @@ class Pipeline:
         """Batches into the first stage, in micro-batches; None at the end, the error if one is raised."""
         try:
             for batch in batches:
-                pieces = split_batch(batch.frame, batch.labels, self.method.layout.micro_batches)
-                inputs: list[Tensor | Border] = [frame for frame, _ in pieces]
+                pieces = split_batch(*batch[:2], self.method.layout.micro_batches, self.method.network.spec.input.shape)
+                inputs: list[Tensor | Border] = [x for x, _ in pieces]
                 work = _Work(inputs, [labels for _, labels in pieces], batch.rate, [], torch.empty(0))
                 if not _put(out, work, stop):
                     return

@@ -15,6 +15,7 @@ so a search needs a dry run only for what it changes; the plan that is returned 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -80,9 +81,9 @@ def predict(
 
     Shapes only, nothing is allocated.
     """
-    trainer, frame, labels = _dry_run(spec, method, layout, batch, options)
+    trainer, x, labels = _dry_run(spec, method, layout, batch, options)
     with torch.device("meta"):
-        return count_step(trainer, frame, labels, operations)
+        return count_step(trainer, x, labels, operations)
 
 
 def predict_part(
@@ -97,10 +98,10 @@ def predict_part(
     chunks, pieces = -(-spec.T // layout.time_chunk), max(1, min(layout.micro_batches, batch // 2))
     T, few, size = min(spec.T, 2 * layout.time_chunk), min(pieces, 2), -(-batch // pieces)
     short = replace(layout, micro_batches=few)
-    trainer, frame, labels = _dry_run(spec.model_copy(update={"T": T}), method, short, few * size, options)
+    trainer, x, labels = _dry_run(spec.model_copy(update={"T": T}), method, short, few * size, options)
     assert isinstance(trainer, Stdl)
     with torch.device("meta"):
-        found = count_part(trainer, index, frame, labels, operations)
+        found = count_part(trainer, index, x, labels, operations)
         beside = [k for k in (index, index + 1) if 0 < k < len(trainer.parts)]
         borders = [trainer.border_in_front(k, size)[0].planes.nbytes for k in beside]
     more = chunks * pieces - -(-T // layout.time_chunk) * few
@@ -108,7 +109,7 @@ def predict_part(
     return PartBytes(
         found.fixed,
         found.added + more * max(borders, default=0),
-        batch * (found.batch // (few * size)),
+        batch * (input_bytes(spec) + torch.long.itemsize),
         found.saved,
         round(found.operations * scale),
     )
@@ -121,7 +122,13 @@ def _dry_run(
         network = build_network(spec).train()
         eager = options.model_copy(update={"compile": False, "subnetwork_lr": None})
         trainer = build_method(method, network, layout, eager)
-        return trainer, torch.empty(batch, *spec.input.shape), torch.zeros(batch, dtype=torch.long)
+        size = (batch, *spec.input.shape) if spec.input.repeated else (spec.T, batch, *spec.input.shape)
+        return trainer, torch.empty(size), torch.zeros(batch, dtype=torch.long)
+
+
+def input_bytes(spec: NetworkSpec) -> int:
+    """Bytes of one sample as the network takes it, float32: one frame, or a sequence of T."""
+    return math.prod(spec.input.shape) * torch.float32.itemsize * (1 if spec.input.repeated else spec.T)
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,8 @@ class _Search:
         self.units = self.network.chain[:-1]
         self.most = border_values(self.units)
         self.limit: float = math.inf if request.budget is None else request.budget
-        self.frame = request.batch * math.prod(spec.input.shape) * FLOAT_BYTES
+        self.given = request.batch * plans.input_bytes(spec)
+        self.frame = request.batch * math.prod(spec.input.shape) * FLOAT_BYTES  # of a single step
         self.additive = self.entry.chunks and request.options.order == "subnetwork"
         self.alike: dict[tuple[object, ...], PartBytes] = {}  # what parts of the same content take
         self.judge = lru_cache(maxsize=None)(self._judge)
@@ -235,7 +236,7 @@ class _Search:
         table: list[list[PartBytes]] = []
         for index, row in enumerate(bounds):
             own = min(bound.fixed for bound in row)
-            open_ = [i for i, bound in enumerate(row) if others - own + sum(bound) + self.frame <= most]
+            open_ = [i for i, bound in enumerate(row) if others - own + sum(bound) + self.given <= most]
             ways[index] = [ways[index][i] for i in open_]
             if not open_:
                 return None
@@ -258,7 +259,7 @@ class _Search:
         if not self.additive:
             return self.judge(layout).live
         bounds = [[self._below(layout, k, part.copies)] for k, part in enumerate(layout.parts)]
-        if (bound := _fewest(bounds)[0] + self.frame) > most:
+        if (bound := _fewest(bounds)[0] + self.given) > most:
             return bound
         fixed = added = total = 0
         for index, part in enumerate(layout.parts):  # the first parts have the large maps: the bound grows fast
@@ -274,7 +275,7 @@ class _Search:
         if self.request.budget is None or not self.entry.chunks:
             return 0.0
         ways = self._ways(bare, sizes, ())
-        return _fewest([[self._below(bare, k, copies) for copies in row] for k, row in enumerate(ways)])[0] + self.frame
+        return _fewest([[self._below(bare, k, copies) for copies in row] for k, row in enumerate(ways)])[0] + self.given
 
     def _below(self, bare: Layout, index: int, copies: Copies) -> Bound:
         """Of one part: weights and optimizer state; what is alive when a time step's forward pass ends."""
@@ -285,7 +286,7 @@ class _Search:
         weights = FLOAT_BYTES * sum(size.weights for size in sizes)
         saved = sum(size.saved for size in sizes)
         if index == 0:
-            saved -= self.frame * batch // self.request.batch  # the frame is counted as the batch
+            saved -= self.frame * batch // self.request.batch  # what is given is counted as the batch
         saved = max(0, saved) // (2 if self.request.options.precision == "bf16" else 1)
         alive = saved * bare.time_chunk + sum(size.states for size in sizes)
         alive = 0 if self.entry.checkpoints else alive

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from stdl_export.common.config import (
     Count,
@@ -26,8 +26,11 @@ from stdl_export.common.config import (
 from stdl_export.common.errors import BadInput
 from stdl_export.common.files import atomic_file
 from stdl_export.common.names import unknown
-from stdl_models.network import DEFAULT_DT
+from stdl_models.network import DEFAULT_DT, DIRECT, FRAMES
 from stdl_models.neurons import NeuronSpec
+from stdl_train.augment import AugmentTable
+from stdl_train.data import encoders
+from stdl_train.data.samples import check_options
 from stdl_train.methods.base import MethodOptions
 from stdl_train.methods.registry import MethodName
 
@@ -59,16 +62,48 @@ class ModelTable(Table):
                 raise ValueError(f"neuron field {name} = {value:g} does not fit float32: check dt, beta and gain")
 
 
-class DataTable(Table):
-    """`name`: a registered data set; `path`: its folder or hub name; limits draw so many samples with `seed`."""
+class EncodingTable(Table):
+    """How pictures become input over time: a registered encoder's `name`, its `seed`, and its own options beside them.
+
+    Recordings have one encoding, "frames".
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: Name = DIRECT
+    seed: Seed = 0
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The encoder's own."""
+        return dict(self.model_extra or {})
+
+    def model_post_init(self, _context: object) -> None:
+        """Options are plain values, known to the encoder."""
+        for key, value in self.options.items():
+            if not isinstance(value, (bool, int, float, str)):
+                raise ValueError(f"{key} = {value!r:.40} is neither a number, a word nor true or false")
+        if self.name not in (DIRECT, FRAMES):
+            check_options(encoders.find(self.name), self.options, f"encoding '{self.name}'", encoders.SAID)
+        elif self.options:
+            raise ValueError(f"encoding '{self.name}' takes no options, found {', '.join(self.options)}")
+
+
+class DataTable(AugmentTable):
+    """`name`: a registered data set; `path`: its folder or hub name; limits draw so many samples with `seed`.
+
+    `options`: the data set's own; `encoding`: of samples over time, direct for pictures, frames for recordings;
+    `workers`: processes that read ahead what does not lie in memory. Augmentation keys: AugmentTable.
+    """
 
     name: str
     path: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    encoding: EncodingTable | None = None
+    workers: Annotated[int, Field(ge=0, le=256)] = 0
     train_limit: Count | None = None
     test_limit: Count | None = None
     seed: Natural = 0
-    flip: bool = False
-    shift: Natural = 0
 
 
 class TrainTable(MethodOptions):
@@ -113,9 +148,16 @@ class TrainTable(MethodOptions):
 
 
 class ExpectTable(Table):
-    """The test accuracy that an unchanged recipe must reach, as a band of fractions."""
+    """What to expect of an unchanged recipe.
 
-    test_accuracy: tuple[float, float]
+    `test_accuracy`: the band, in fractions, that it must reach. `memory`: predicted bytes of a training step.
+    `minutes`: of a run, as measured, with `machine` in words.
+    """
+
+    test_accuracy: tuple[float, float] | None = None
+    memory: str | None = None
+    minutes: PositiveFloat | None = None
+    machine: str | None = None
 
 
 class Recipe(Table):

@@ -11,14 +11,15 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import safetensors
 import safetensors.torch
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from stdl_export.common.config import Count, FiniteFloat, Name, PositiveFloat, Table, validate
+from stdl_export.common.config import Count, FiniteFloat, Name, Natural, PositiveFloat, Table, validate
 from stdl_export.common.errors import BadInput, one_line
 from stdl_export.common.files import atomic_file
 from stdl_models.units.base import Unit
@@ -31,18 +32,31 @@ FORMAT = "stdl-network/1"
 DEFAULT_DT = 1e-4
 """Seconds a time step; what other NIR frameworks assume too."""
 
+DIRECT, FRAMES = "direct", "frames"
+"""Encodings that need no encoder: the same picture in every step, and recordings as they are."""
+
 
 class InputSpec(Table):
-    """What one sample is: shape (C, H, W) or (N,).
+    """What one sample is in one time step: shape (C, H, W) or (N,). `data`, `data_options`: the set it comes from.
 
-    Network input = (sample - mean) / std per channel, sample in [0, 1].
+    `encoding`: how a sample becomes input over time, with the encoder's own options and its seed: "direct" shows a
+    picture in every step, "frames" takes recordings as they are, others name an encoder. Network input = (x - mean) /
+    std per channel, where x is what is encoded: pictures in [0, 1], spikes, or event counts.
     """
 
     shape: tuple[Count, ...]
     data: str | None = None
+    data_options: dict[str, Any] = Field(default_factory=dict)
     mean: tuple[FiniteFloat, ...] = ()
     std: tuple[PositiveFloat, ...] = ()
-    encoding: Literal["direct"] = "direct"
+    encoding: Name = DIRECT
+    encoding_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    encoding_seed: Natural = 0
+
+    @property
+    def repeated(self) -> bool:
+        """Whether the network takes one frame for all time steps; else a sequence."""
+        return self.encoding == DIRECT
 
 
 class NetworkSpec(Table):
@@ -94,11 +108,14 @@ class SpikingNetwork(nn.Module):
         return step_chain(self.chain, x, states)
 
     def forward(self, x: Tensor, T: int | None = None) -> Tensor:
-        """Logits [T, B, classes] of T steps of the same frame x [B, *shape], step by step from rest."""
+        """Logits [T, B, classes] of T steps (None: those of the spec), step by step from rest.
+
+        x: a frame [B, *shape], shown in every step, or a sequence [T, B, *shape].
+        """
         states: list[State] | None = None
         logits = []
-        for _ in range(T or self.spec.T):
-            y, states = self.step(x, states)
+        for frame in over_time(x, T or self.spec.T, self.spec.input.shape):
+            y, states = self.step(frame, states)
             logits.append(y)
         return torch.stack(logits)
 
@@ -141,6 +158,23 @@ class SpikingNetwork(nn.Module):
         except (ValueError, RuntimeError) as error:  # RuntimeError: sizes that PyTorch cannot even describe
             raise BadInput(f"'{path}': {one_line(str(error))[:200]}") from None
         return network.eval()
+
+
+def over_time(x: Tensor, T: int, shape: Shape) -> Tensor:
+    """[T, B, *shape] of a frame [B, *shape] for all steps, which is a view, or of a sequence as it is.
+
+    ValueError for a sequence of another length.
+    """
+    if not batch_axis(x, shape):
+        return x.expand(T, *x.shape)
+    if len(x) != T:
+        raise ValueError(f"a sequence of {len(x)} time steps was given to a network of {T}")
+    return x
+
+
+def batch_axis(x: Tensor, shape: Shape) -> int:
+    """Where the batch stands: 0 in a frame [B, *shape], 1 in a sequence [T, B, *shape]."""
+    return x.dim() - len(shape) - 1
 
 
 def step_chain(chain: list[Unit], x: Tensor, states: list[State] | None) -> tuple[Tensor, list[State]]:

@@ -1,8 +1,14 @@
-"""Labelled samples for validation: a registered data set (entry points `stdl.datasets`) or an .npz file. No torch."""
+"""Labelled samples for validation: a registered data set (entry points `stdl.datasets`) or an .npz file. No torch.
+
+They become what the network takes as in training: encoded over time by the encoder that the manifest names (entry
+points `stdl.encoders`), with its options and seed, then normalised.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +21,8 @@ from stdl_export.common.names import unknown
 from stdl_runtimes.base import Array
 from stdl_runtimes.metrics import Integers
 
-GROUP = "stdl.datasets"
+DATASETS, ENCODERS = "stdl.datasets", "stdl.encoders"
+DIRECT, FRAMES = "direct", "frames"
 
 
 @dataclass(frozen=True)
@@ -28,14 +35,17 @@ class Samples:
 
 
 def load(source: str, manifest: Manifest, *, timesteps: int, path: str | None, limit: int | None) -> Samples:
-    """The test samples of a data set, normalised as in training.
+    """The test samples of a data set, encoded and normalised as in training.
 
-    source: the name of a registered data set, or an .npz file with `images` float32 [N, ...] in [0, 1] and `labels`
-    [N]. path: where a data set's files lie. BadInput where the samples do not fit the network, which has one Input and
-    one Output that is its prediction.
+    source: the name of a registered data set, or an .npz file with `labels` [N] and `images`: pictures [N, ...] in
+    [0, 1] (or uint8 in 255ths), or recordings [N, T, ...] where the network was trained on such. path: where a data
+    set's files lie. BadInput where the samples do not fit the network, which has one Input and one Output that is its
+    prediction.
     """
-    shape, classes = manifest.input.shape, _classes(manifest)
-    images, labels = _read(source, limit) if source.endswith(".npz") else _registered(source, path, limit)
+    recorded, classes = manifest.input.encoding == FRAMES, _classes(manifest)
+    shape = (*((timesteps,) if recorded else ()), *manifest.input.shape)
+    is_file = source.endswith(".npz")
+    images, labels = _read(source, limit) if is_file else _registered(source, manifest, path, limit)
     if images.dtype.kind not in "fiub" or not np.isfinite(images).all():
         raise BadInput(f"data '{source}': images must be finite numbers, found {images.dtype} or values that are not")
     if images.shape[1:] != shape or not len(images):
@@ -44,7 +54,10 @@ def load(source: str, manifest: Manifest, *, timesteps: int, path: str | None, l
     whole = labels.dtype.kind in "iu" and labels.shape == images.shape[:1]
     if not whole or labels.min() < 0 or labels.max() >= classes:
         raise BadInput(f"data '{source}': labels must be one whole number below {classes} for each sample")
-    return Samples(Path(source).name, _as_input(_normalised(images, manifest), manifest, timesteps), labels)
+    values = np.asarray(images, dtype=np.float32)
+    if images.dtype == np.uint8 and not recorded:
+        values /= np.float32(255)
+    return Samples(Path(source).name, _normalised(_encoded(values, manifest, timesteps), manifest), labels)
 
 
 def _classes(manifest: Manifest) -> int:
@@ -64,34 +77,66 @@ def _read(source: str, limit: int | None) -> tuple[Any, Any]:
     return arrays["images"][:limit], arrays["labels"][:limit]
 
 
-def _registered(name: str, path: str | None, limit: int | None) -> tuple[Any, Any]:
-    found = {entry.name: entry for entry in importlib.metadata.entry_points(group=GROUP)}
-    if name not in found:
-        raise unknown("data set (or .npz file)", name, found)
+def _registered(name: str, manifest: Manifest, path: str | None, limit: int | None) -> tuple[Any, Any]:
+    """The set's test split; with the options it was trained with, if it is the set that the network was trained on."""
+    options = manifest.data.options if manifest.data is not None and manifest.data.name == name else {}
+    function = _entry_point(DATASETS, name, "data set (or .npz file)")
     try:
-        data = found[name].load()("test", path, limit)
+        data = _call(function, f"data set '{name}'", "test", path=path, limit=limit, **options)
+        if len(data.labels) and getattr(data, "timed", False) != (manifest.input.encoding == FRAMES):
+            kind = "recordings" if data.timed else "still pictures"
+            raise BadInput(f"data set '{name}' holds {kind}, which is not what the network was trained on")
+        return np.asarray(data.images[np.arange(len(data.labels))]), data.labels
     except ImportError as error:
         raise Unavailable(f"data set '{name}' cannot be read here: {error}: install what it needs") from None
-    return data.images, data.labels
 
 
-def _normalised(images: Any, manifest: Manifest) -> Array:
-    """(x - mean) / std per channel, in float32."""
-    samples = np.asarray(images, dtype=np.float32)
-    if manifest.data is None:
-        return samples
-    per_channel = (-1, *[1] * (samples.ndim - 2))
-    mean, std = (np.array(values, np.float32) for values in (manifest.data.mean, manifest.data.std))
-    if not mean.size == std.size == samples.shape[1]:
-        raise BadInput(f"the bundle normalises {mean.size} channels, its samples have {samples.shape[1]}")
-    normalised: Array = (samples - mean.reshape(per_channel)) / std.reshape(per_channel)
-    return normalised
-
-
-def _as_input(samples: Array, manifest: Manifest, timesteps: int) -> Array:
-    """Direct encoding shows the same frame at every step; a network with a repeated input does so by itself."""
+def _encoded(samples: Array, manifest: Manifest, timesteps: int) -> Array:
+    """Samples [N, ...] as the network takes them over time; a network with a repeated input repeats it by itself."""
+    name = manifest.input.encoding
     if manifest.input.mode == "repeat":
         return samples
-    if manifest.input.encoding != "direct":
+    if name is None:
         raise BadInput("the network takes sequences, and its bundle does not say how to make them of single images")
-    return np.broadcast_to(samples, (timesteps, *samples.shape))
+    if name == DIRECT:
+        return np.broadcast_to(samples, (timesteps, *samples.shape))
+    if name == FRAMES:
+        return np.ascontiguousarray(np.moveaxis(samples, 1, 0))
+    encoder, seed = _entry_point(ENCODERS, name, "encoding"), (manifest.input.encoding_seed,)
+    indices = np.arange(len(samples))
+    x = _call(encoder, f"encoding '{name}'", samples, timesteps, indices, seed, **manifest.input.encoding_options)
+    return np.asarray(x, dtype=np.float32)
+
+
+def _entry_point(group: str, name: str, what: str) -> Callable[..., Any]:
+    """A function that is registered under a name."""
+    found = {entry.name: entry for entry in importlib.metadata.entry_points(group=group)}
+    if name not in found:
+        raise unknown(what, name, found)
+    try:
+        function: Callable[..., Any] = found[name].load()
+    except ImportError as error:
+        raise Unavailable(f"{what} '{name}' cannot be had here: {error}: install what it needs") from None
+    return function
+
+
+def _call(function: Callable[..., Any], what: str, *args: Any, **options: Any) -> Any:
+    """Call it with options from a manifest, which may be of another version or anybody's."""
+    try:
+        inspect.signature(function).bind(*args, **options)
+    except TypeError as error:
+        raise BadInput(f"{what} does not take the options that the bundle says: {error}: export it again") from None
+    return function(*args, **options)
+
+
+def _normalised(samples: Array, manifest: Manifest) -> Array:
+    """(x - mean) / std per channel, in float32; samples [N, C, ...] or [T, N, C, ...]."""
+    if manifest.data is None:
+        return samples
+    channels = samples.shape[-len(manifest.input.shape)]
+    mean, std = (np.array(values, np.float32) for values in (manifest.data.mean, manifest.data.std))
+    if not mean.size == std.size == channels:
+        raise BadInput(f"the bundle normalises {mean.size} channels, its samples have {channels}")
+    per_channel = (-1, *[1] * (len(manifest.input.shape) - 1))
+    normalised: Array = (samples - mean.reshape(per_channel)) / std.reshape(per_channel)
+    return normalised

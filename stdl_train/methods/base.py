@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from stdl_export.common.config import Fraction, NaturalFloat, PositiveFloat, Table
-from stdl_models.network import SpikingNetwork
+from stdl_models.network import SpikingNetwork, batch_axis
+from stdl_models.units.shapes import Shape
 
 Precision = Literal["fp32", "bf16"]
 
@@ -74,9 +75,9 @@ class Layout:
 
 
 class Batch(NamedTuple):
-    """frame: [B, *shape], shown in every time step; labels: [B]; rate: the learning rate of its optimizer steps."""
+    """x and labels as in Method.train_batch; rate: the learning rate of its optimizer steps."""
 
-    frame: Tensor
+    x: Tensor
     labels: Tensor
     rate: float
 
@@ -95,10 +96,11 @@ class Method(Protocol):
     parts: list[nn.Module]
     optimizers: list[torch.optim.Optimizer]
 
-    def train_batch(self, frame: Tensor, labels: Tensor) -> BatchResult:
+    def train_batch(self, x: Tensor, labels: Tensor) -> BatchResult:
         """Gradients and one optimizer step for every part.
 
-        frame: [B, *shape], shown in every time step; labels: [B].
+        x: a frame [B, *shape], shown in every time step, or a sequence [T, B, *shape]; labels: [B], or shares of the
+        classes [B, classes].
         """
 
 
@@ -186,7 +188,10 @@ def gradients_stay_here(called: nn.Module, stay: bool) -> contextlib.AbstractCon
     return contextlib.nullcontext()
 
 
-def split_batch(frame: Tensor, labels: Tensor, pieces: int) -> list[tuple[Tensor, Tensor]]:
-    """A batch in at most `pieces` micro-batches, none of a single sample: that has no statistics."""
+def split_batch(x: Tensor, labels: Tensor, pieces: int, shape: Shape) -> list[tuple[Tensor, Tensor]]:
+    """A batch in at most `pieces` micro-batches, none of a single sample: that has no statistics.
+
+    x: a frame [B, *shape] or a sequence [T, B, *shape].
+    """
     pieces = max(1, min(pieces, len(labels) // 2))
-    return list(zip(frame.tensor_split(pieces), labels.tensor_split(pieces), strict=True))
+    return list(zip(x.tensor_split(pieces, batch_axis(x, shape)), labels.tensor_split(pieces), strict=True))

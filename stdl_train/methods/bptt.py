@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from stdl_models.network import SpikingNetwork
+from stdl_models.network import SpikingNetwork, over_time
 from stdl_models.units.base import Unit
 from stdl_train.methods.base import (
     BatchResult,
@@ -23,6 +23,7 @@ from stdl_train.methods.base import (
     replica,
     split_batch,
 )
+from stdl_train.methods.losses import for_steps
 
 
 class Unrolled(nn.Module):
@@ -32,9 +33,9 @@ class Unrolled(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, frame: Tensor) -> Tensor:
-        """A frame [B, *shape] -> logits of all steps [T, B, classes]."""
-        x = frame.expand(self.network.spec.T, *frame.shape)
+    def forward(self, x: Tensor) -> Tensor:
+        """A frame [B, *shape] or a sequence [T, B, *shape] -> logits of all steps [T, B, classes]."""
+        x = over_time(x, self.network.spec.T, self.network.spec.input.shape)
         for unit in self.network.chain:
             x = self.run_unit(unit, x)
         return x
@@ -56,16 +57,16 @@ class Bptt:
         self.optimizers = [make_optimizer(options.optimizer, network.parameters(), factor)]
         self._called: nn.Module | None = None
 
-    def train_batch(self, frame: Tensor, labels: Tensor) -> BatchResult:
+    def train_batch(self, x: Tensor, labels: Tensor) -> BatchResult:
         """See Method.train_batch."""
         if self._called is None:  # now that the device is settled
             self._called = replica(self.unrolled(self.network), self.options)
         losses, means = [], []
-        pieces = split_batch(frame, labels, self.layout.micro_batches)
-        for number, (images, part) in enumerate(pieces):
+        pieces = split_batch(x, labels, self.layout.micro_batches, self.network.spec.input.shape)
+        for number, (inputs, part) in enumerate(pieces):
             stay = number < len(pieces) - 1
             with gradients_stay_here(self._called, stay), arithmetic(part.device, self.options.precision):
-                logits = self._called(images).float()
+                logits = self._called(inputs).float()
                 loss = self._loss(logits, part) * (len(part) / len(labels))
                 loss.backward()
             losses.append(loss.detach())
@@ -80,4 +81,4 @@ class Bptt:
         if self.options.loss_on == "mean":
             logits = logits.cumsum(0) / logits.new_tensor(range(1, T + 1)).view(-1, 1, 1)
         smoothing = self.options.label_smoothing
-        return nn.functional.cross_entropy(logits.flatten(0, 1), labels.repeat(T), label_smoothing=smoothing)
+        return nn.functional.cross_entropy(logits.flatten(0, 1), for_steps(labels, T), label_smoothing=smoothing)

@@ -8,11 +8,14 @@ from stdl_train.methods.base import MethodOptions
 
 
 class StepLoss:
-    """Losses of consecutive chunks of one sequence; holds the sum of the logits so far, [B, classes], detached."""
+    """Losses of consecutive chunks of one sequence; holds the sum of the logits so far, [B, classes], detached.
+
+    labels: [B], or shares of the classes [B, classes].
+    """
 
     def __init__(self, options: MethodOptions, labels: Tensor, T: int) -> None:
         self.options, self.labels, self.T = options, labels, T
-        self.steps, self.sum = 0, labels.new_zeros((), dtype=None).float()
+        self.steps, self.sum = 0, labels.new_zeros(()).float()
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Sum over the chunk's steps of the loss / T, mean over the batch. logits: [c, B, classes].
@@ -27,5 +30,10 @@ class StepLoss:
             judged = (past - logits.detach() + logits) / count
         self.steps, self.sum = self.steps + c, past[-1]
         smoothing = self.options.label_smoothing
-        loss = nn.functional.cross_entropy(judged.flatten(0, 1), self.labels.repeat(c), label_smoothing=smoothing)
+        loss = nn.functional.cross_entropy(judged.flatten(0, 1), for_steps(self.labels, c), label_smoothing=smoothing)
         return loss * (c / self.T)
+
+
+def for_steps(labels: Tensor, steps: int) -> Tensor:
+    """Labels [B] or shares [B, classes] for so many steps, [steps * B, ...]."""
+    return labels.repeat(steps, *(1,) * (labels.dim() - 1))

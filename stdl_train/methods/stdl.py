@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from stdl_models.network import SpikingNetwork
+from stdl_models.network import SpikingNetwork, over_time
 from stdl_models.units.flows import State
 from stdl_train.borders import PackedSpikes, pack
 from stdl_train.methods.base import (
@@ -65,11 +65,11 @@ class Stdl:
         self._traces = [Traces(subnetwork) if options.traces else None for subnetwork in self.subnetworks]
         self._called: list[nn.Module] = []
 
-    def train_batch(self, frame: Tensor, labels: Tensor) -> BatchResult:
+    def train_batch(self, x: Tensor, labels: Tensor) -> BatchResult:
         """See Method.train_batch."""
         if self.options.order == "time":
-            return self._time_major(frame, labels)
-        pieces = split_batch(frame, labels, self.layout.micro_batches)
+            return self._time_major(x, labels)
+        pieces = split_batch(x, labels, self.layout.micro_batches, self.network.spec.input.shape)
         inputs: list[Tensor | Border] = [piece for piece, _ in pieces]
         losses, logits = [], torch.empty(0)
         for index in range(len(self.subnetworks)):
@@ -101,8 +101,8 @@ class Stdl:
     ) -> tuple[Tensor, Tensor, Border]:
         """All T steps of one subnetwork on one micro-batch: its gradients are summed in place.
 
-        inputs: a frame for all steps, or the spikes in front, one entry a chunk; each is dropped once used. share: of
-        the batch. last: nothing of this batch comes behind. Returns the loss, the mean logits, the border.
+        inputs: a frame for all steps, a sequence, or the spikes in front, one entry a chunk; each is dropped once used.
+        share: of the batch. last: nothing of this batch comes behind. Returns the loss, the mean logits, the border.
         """
         called, most, traces = self._call(index), self.most[index], self._traces[index]
         if traces:
@@ -113,8 +113,8 @@ class Stdl:
         judge, loss_sum = StepLoss(self.options, labels, self.network.spec.T), 0.0 * labels.sum()
         if isinstance(inputs, list):
             inputs.reverse()  # so that pop() takes them in order
-        for steps, stay in self._chunks(last):
-            x = inputs.pop().unpack() if isinstance(inputs, list) else inputs.expand(steps, *inputs.shape)
+        for begun, steps, stay in self._chunks(last):
+            x = inputs.pop().unpack() if isinstance(inputs, list) else self._steps(inputs, begun, steps)
             with gradients_stay_here(called, stay), arithmetic(labels.device, self.options.precision):
                 spikes, logits, body, head = called(x, body, head)
                 if most is not None:
@@ -132,9 +132,8 @@ class Stdl:
         device = next(self.subnetworks[index].parameters()).device
         dtype = torch.bfloat16 if self.options.precision == "bf16" else torch.float32
         assert most is not None
-        return [
-            pack(torch.zeros(steps, batch, *shape, device=device, dtype=dtype), most) for steps, _ in self._chunks(True)
-        ]
+        sizes = [(steps, batch, *shape) for _, steps, _ in self._chunks(True)]
+        return [pack(torch.zeros(size, device=device, dtype=dtype), most) for size in sizes]
 
     def _call(self, index: int) -> nn.Module:
         """A subnetwork as it is called: made at first use, when its device is settled."""
@@ -142,26 +141,31 @@ class Stdl:
             self._called = [replica(subnetwork, self.options) for subnetwork in self.subnetworks]
         return self._called[index]
 
-    def _chunks(self, last: bool) -> Iterator[tuple[int, bool]]:
-        """Steps of each chunk, and whether its gradients need not be exchanged yet."""
+    def _steps(self, x: Tensor, begun: int, steps: int) -> Tensor:
+        """The input [steps, B, *shape] of some steps of a frame or a sequence; a view."""
+        spec = self.network.spec
+        return over_time(x, spec.T, spec.input.shape)[begun : begun + steps]
+
+    def _chunks(self, last: bool) -> Iterator[tuple[int, int, bool]]:
+        """Each chunk's first step, its steps, and whether its gradients need not be exchanged yet."""
         T, size = self.network.spec.T, self.layout.time_chunk
         for begun in range(0, T, size):
             steps = min(size, T - begun)
-            yield steps, not (last and begun + steps == T)
+            yield begun, steps, not (last and begun + steps == T)
 
-    def _time_major(self, frame: Tensor, labels: Tensor) -> BatchResult:
+    def _time_major(self, sequence: Tensor, labels: Tensor) -> BatchResult:
         """The other order of work: all subnetworks in each chunk of steps, one optimizer step each at the end."""
         count, T = len(self.subnetworks), self.network.spec.T
         losses, logits = torch.zeros(count, device=labels.device), []
-        pieces = split_batch(frame, labels, self.layout.micro_batches)
-        for number, (images, part) in enumerate(pieces):
+        pieces = split_batch(sequence, labels, self.layout.micro_batches, self.network.spec.input.shape)
+        for number, (inputs, part) in enumerate(pieces):
             states: list[tuple[list[State] | None, list[State] | None]] = [(None, None)] * count
             judges = [StepLoss(self.options, part, T) for _ in self.subnetworks]
             share = len(part) / len(labels)
             for traces in filter(None, self._traces):
                 traces.forget()
-            for steps, stay in self._chunks(number == len(pieces) - 1):
-                x = images.expand(steps, *images.shape)
+            for begun, steps, stay in self._chunks(number == len(pieces) - 1):
+                x = self._steps(inputs, begun, steps)
                 for index in range(count):
                     called = self._call(index)
                     with gradients_stay_here(called, stay), arithmetic(part.device, self.options.precision):

@@ -83,6 +83,13 @@ def test_a_module_of_the_user_is_refused_with_what_to_use_instead():
         from_torch.to_nir(fold(build_network(make_spec(units)).eval()))
 
 
+@pytest.mark.parametrize(("encoding", "said"), [("direct", "repeat"), ("frames", "sequence"), ("poisson", "sequence")])
+def test_the_graph_says_whether_it_takes_sequences(encoding, said):
+    spec = plain_spec(T=3)
+    spec = spec.model_copy(update={"input": spec.input.model_copy(update={"encoding": encoding})})
+    assert graph.settings(from_torch.to_nir(fold(build_network(spec).eval()))).input == said
+
+
 def test_metadata_shapes_and_biases():
     written = from_torch.to_nir(fold(lively(build_network(plain_spec(T=5)))))
     assert graph.problems(written) == []

@@ -32,15 +32,18 @@ def test_hdf5_goes_by_content_too(tmp_path: Path) -> None:
 def test_a_bundle_brings_its_golden_samples(tmp_path: Path) -> None:
     job = targets.Job(conv_net(), ("step",), "auto", Profile(), "fp32")
     samples = golden.from_reference(conv_net(), frames(3, 2, 6, 6))
-    first = source.Source(conv_net(), "small", classes=tuple("abcde"), encoding="direct")
+    first = source.Source(
+        conv_net(), "small", classes=tuple("abcde"), encoding="latency", encoding_options={"threshold": 0.1}
+    )
     targets.create(tmp_path / "b", first, job, ["nir"], samples, "trained")
     opened = source.read(tmp_path / "b")
     assert opened.bundle is not None
     assert opened.recorded is not None
+    assert opened.encoding_options == {"threshold": 0.1}
     assert (opened.name, opened.classes, opened.encoding, opened.recorded.origin) == (
         "small",
         tuple("abcde"),
-        "direct",
+        "latency",
         "trained",
     )
     np.testing.assert_array_equal(opened.recorded.golden.output, samples.output)
@@ -56,7 +59,10 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         data_name="digits",
         mean=(0.5, 0.5),
         std=(0.2, 0.3),
-        encoding="direct",
+        encoding="poisson",
+        encoding_options={"gain": 0.5},
+        encoding_seed=3,
+        data_options={"size": 8},
     )
     reader = ModuleType("stdl_export.from_torch")
     reader.read_run = lambda folder: trained  # type: ignore[attr-defined]
@@ -70,8 +76,9 @@ def test_a_run_folder_brings_what_training_recorded(run_folder: Path) -> None:
     opened = source.read(run_folder)
     assert opened.recorded is not None
     assert opened.recorded.origin == "trained"
-    assert opened.data == bundles.DataInfo(name="digits", mean=(0.5, 0.5), std=(0.2, 0.3))
-    assert (opened.name, opened.encoding) == ("vgg", "direct")
+    assert opened.data == bundles.DataInfo(name="digits", options={"size": 8}, mean=(0.5, 0.5), std=(0.2, 0.3))
+    assert opened.name == "vgg"
+    assert (opened.encoding, opened.encoding_options, opened.encoding_seed) == ("poisson", {"gain": 0.5}, 3)
 
 
 def test_a_run_folder_without_golden_samples(run_folder: Path) -> None:

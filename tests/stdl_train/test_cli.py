@@ -114,7 +114,7 @@ def test_bad_input(tmp_path, capsys, finished):
     assert "hidden" in fails(capsys, "digits-mlp", "--out", out, "--set", "model.options.hidden=[]")
     assert "weight_decay" in fails(capsys, "digits-mlp", "--out", out, "--set", "train.optimizer.weight_decay=-1")
     assert "--seed" in fails(capsys, "digits-vgg5", "--out", out, "--seed", 10**20)
-    assert "known keys: test_accuracy" in fails(capsys, "digits-vgg5", "--out", out, "--set", "expect.zzz=1")
+    assert "known keys: machine, memory" in fails(capsys, "digits-vgg5", "--out", out, "--set", "expect.zzz=1")
     if not torch.cuda.is_available():
         assert "no CUDA device" in fails(capsys, *QUICK, "--out", out, "--device", "cuda")
     assert not out.exists()

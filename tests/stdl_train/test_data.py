@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from stdl_export.common.errors import BadInput
-from stdl_train.data.samples import draw, load
+from stdl_train.data.samples import Samples, draw, load
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "cifar10-jpeg"
 
@@ -34,6 +35,66 @@ def test_limits_draw_the_same_samples_for_the_same_seed():
     assert not np.array_equal(draw(100, 10, 3), draw(100, 10, 4))
     assert np.array_equal(draw(5, None, 0), np.arange(5))
     assert len(load("digits", "train", limit=64, seed=1).labels) == 64
+
+
+def registered(monkeypatch, dataset, name="mine", group="stdl.datasets"):
+    """Let an entry point lead to a function of the test."""
+
+    class Entry:
+        def __init__(self):
+            self.name, self.load = name, lambda: dataset
+
+    monkeypatch.setattr("stdl_train.data.samples.entry_points", lambda group: [Entry()])
+
+
+def recordings(split, path=None, limit=None, seed=0, window=1000, count=6, **changed):
+    """A data set of frames [6, 3, 2, 4, 4] whose options are `window` and `count`."""
+    images = np.random.default_rng(seed).integers(0, 9, (count, 3, 2, 4, 4), dtype=np.uint8)
+    given = {
+        "images": images, "labels": np.arange(count) % 2, "classes": ("a", "b"), "mean": (0.0,) * 2, "std": (1.0,) * 2,
+    }  # fmt: skip
+    return Samples(name="mine", timed=True, **given | changed)
+
+
+def test_recordings_keep_their_counts_and_pictures_are_fractions(monkeypatch):
+    registered(monkeypatch, recordings)
+    frames = load("mine", "train")
+    assert (frames.shape, frames.steps) == ((2, 4, 4), 3)
+    taken = frames.take(np.array([4, 1]))
+    assert taken.dtype == np.float32
+    assert np.array_equal(taken, frames.images[[4, 1]])
+    pictures = replace(frames, images=frames.images[:, 0], timed=False)
+    assert (pictures.shape, pictures.steps) == ((2, 4, 4), None)
+    assert np.array_equal(pictures.take(np.array([5])), frames.images[5:, 0] / np.float32(255))
+
+
+def test_an_option_that_a_data_set_does_not_have_is_named_with_the_nearest(monkeypatch):
+    def strict(split, path=None, limit=None, seed=0, window=1000):
+        return recordings(split, path, limit, seed, count=window)
+
+    registered(monkeypatch, strict)
+    assert len(load("mine", "train", options={"window": 8}).labels) == 8
+    with pytest.raises(BadInput, match="data set 'mine' has no option 'windw': did you mean 'window'"):
+        load("mine", "train", options={"windw": 8})
+    with pytest.raises(BadInput, match="has no option 'path'"):
+        load("mine", "train", options={"path": "here"})
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"images": np.zeros((6, 2, 4, 4), np.float32)}, r"not \[N, T, C, H, W\]"),
+        ({"images": np.zeros((6, 3, 2, 4, 4), np.float64)}, "float64"),
+        ({"labels": np.arange(5)}, "for 6 samples"),
+        ({"labels": np.arange(6)}, "labels from 0 to 5 for 2 classes"),
+        ({"labels": np.arange(6) - 1}, "labels from -1"),
+        ({"mean": (0.0,)}, "1 and 2 channels for 2"),
+    ],
+)
+def test_samples_of_wrong_form_are_refused(monkeypatch, changed, said):
+    registered(monkeypatch, lambda *a, **k: recordings("train", **changed))
+    with pytest.raises(BadInput, match=said):
+        load("mine", "train")
 
 
 def parquet_folder(folder, count=12, label=lambda i: i % 10, size=32, break_image=None):

@@ -11,7 +11,8 @@ from networks import plain_spec, residual_spec
 from stdl_export.common.errors import BadInput
 from stdl_models.nets.registry import build_network
 from stdl_train.borders import packed_bytes
-from stdl_train.loop import Data, evaluate
+from stdl_train.loading import Data
+from stdl_train.loop import evaluate
 from stdl_train.memory import LiveBytes, SavedBytes, count_step, parse_bytes, show_bytes
 from stdl_train.methods.base import Layout, MethodOptions, OptimizerOptions, Part
 from stdl_train.methods.registry import METHODS, build_method

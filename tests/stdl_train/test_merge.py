@@ -60,7 +60,7 @@ def test_merging_any_cuts_keeps_logits_and_spikes_bit_for_bit(spec, data):
     prove_equal(bodies, network.readout, merged, frame)
     assert [module.training for module in network.modules()] == modes
     with torch.no_grad():
-        assert torch.equal(run_chained(bodies, network.readout, spec.T, frame), network(frame))
+        assert torch.equal(run_chained(bodies, network.readout, frame.expand(spec.T, *frame.shape)), network(frame))
 
 
 def test_a_merged_network_that_differs_is_refused_by_name():

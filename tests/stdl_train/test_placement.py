@@ -39,7 +39,7 @@ def test_a_pipeline_equals_one_after_the_other_bit_for_bit(make, stages):
     for batch, result in zip(batches(spec), results, strict=True):
         for optimizer in theirs.optimizers:
             set_rate(optimizer, batch.rate)
-        expected = theirs.train_batch(batch.frame, batch.labels)
+        expected = theirs.train_batch(batch.x, batch.labels)
         assert torch.equal(result.loss, expected.loss)
         assert torch.equal(result.logits, expected.logits)
     for a, b in zip(ours.parts, theirs.parts, strict=True):
