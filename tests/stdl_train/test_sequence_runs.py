@@ -116,7 +116,7 @@ def test_options_of_a_data_set_go_with_the_network(tmp_path, command):
     assert command(cli.main, recipe(tmp_path, FLASHES), *words, "--out", tmp_path / "run")[0] == 0
     report, manifest = deployed(command, tmp_path / "run", tmp_path / "bundle", "flashes")
     assert manifest["data"]["options"] == {"width": 5, "T": 4}
-    assert manifest["input"]["shape"] == [2, 5, 5]
+    assert manifest["input"]["tensors"][0]["shape"] == [2, 5, 5]
     assert report
 
 
