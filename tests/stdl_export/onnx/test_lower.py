@@ -227,8 +227,37 @@ def test_nir_names_do_not_clash_with_ours(name: str) -> None:
 def test_multiplications_by_one_and_additions_of_zero_are_left_out() -> None:
     graph = chain(if_(2), shape=(2,), T=3, input="repeat")
     operators = [node.op_type for node in lower.sequence(graph).graph.node]
-    assert "Mul" not in operators
+    assert operators.count("Mul") == 2, "in the two resets that somebody needs; neither gain nor decay"
     assert operators.count("Add") == 2, "one for each step but the first"
+
+
+@pytest.mark.parametrize(
+    ("v_reset", "threshold", "said"),
+    [
+        (0.0, 1.0, "Min"),
+        (0.0, 0.0, "Min"),
+        (-0.7, 1.0, "Min"),
+        ([0.5, -1e20, 1.0, 0.25], [1.0, -1e19, 1.0, 0.5], "Min"),
+        ([0.5, 0.0, 1.5, 0.25], [1.0, 1.0, 1.0, 0.5], "Where"),  # set above its threshold: spikes again
+        (-2e30, 1.0, "Where"),  # is not lost beside the largest number
+    ],
+)
+@pytest.mark.parametrize("spike", [">", ">="])
+def test_resets_set_exactly_v_reset(v_reset, threshold, said, spike) -> None:
+    node = lif(4)
+    node.v_reset, node.v_threshold = (np.broadcast_to(np.float32(value), 4).copy() for value in (v_reset, threshold))
+    graph = chain(node, shape=(4,), T=6, dialect=f'{{"types": {{"LIF": {{"spike": "{spike}"}}}}}}')
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(6, 40, 4)).astype(np.float32) * np.float32(4)
+    x[:, :4] = np.where(rng.random((6, 4, 4)) < 0.5, np.float32(3e38), np.float32(-3e38))
+    x[:, 4:8] *= np.where(rng.random((6, 4, 4)) < 0.3, np.inf, np.float32(1))
+    x[:, 8:12] = np.round(x[:, 8:12])  # ties
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = reference.run(graph, x)
+    assert 0.1 < expected.spikes["n0"].mean() < 0.9
+    assert {"Min", "Where"} & {node.op_type for node in lower.sequence(graph).graph.node} == {said}
+    np.testing.assert_array_equal(run_sequence(graph, x, 6), expected.output)
+    np.testing.assert_array_equal(run_sequence(graph, x, 6, "scan"), expected.output)
 
 
 def test_uniform_parameters_are_scalars_and_channel_wise_ones_stay_small() -> None:
