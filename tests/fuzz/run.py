@@ -66,6 +66,7 @@ def main() -> int:
     """Run the mutants, then print numbers by mutation and every finding."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="Begin no mutant after so long.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, help="Run this mutant alone.")
     parser.add_argument("--way", choices=["onnx", *WAYS], help="Export all of them this way. Default: drawn.")
@@ -73,10 +74,12 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="Write the numbers here.")
     parser.add_argument("--keep", type=Path, help="Copy the files of findings here.")
     arguments = parser.parse_args()
-    outcomes = []
+    outcomes, end = [], time.monotonic() + 60 * arguments.minutes
     with tempfile.TemporaryDirectory() as folder:
         sources = seeds(Path(folder) / "seeds", own=arguments.own)
         for index in range(arguments.count) if arguments.only is None else [arguments.only]:
+            if time.monotonic() > end:
+                break
             work = Path(folder) / "mutant"
             work.mkdir()
             outcome = run(index, arguments.seed, sources, work, arguments.way)

@@ -29,13 +29,22 @@ ONNX = ["--target", "onnx", "--out", "out"]
 INT8 = ["--precision", "int8"]
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """net.nir, the graphs that passes make smaller, folded.nir and parallel.nir, and a bundle of net.nir."""
+    folder = tmp_path_factory.mktemp("made")
+    for name, graph in {"net": conv_net(), "folded": folded(), "parallel": parallel()}.items():
+        graphs.write(graph, folder / f"{name}.nir")
+    args = [str(folder / "net.nir"), "--golden", "2", "--target", "onnx", "--out", str(folder / "bundle")]
+    assert console.run(command, args) == 0
+    return folder
+
+
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with net.nir in it, and with the graphs that passes make smaller: folded.nir, parallel.nir."""
+def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with all that is made, to work in."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    graphs.write(conv_net(), tmp_path / "net.nir")
-    graphs.write(folded(), tmp_path / "folded.nir")
-    graphs.write(parallel(), tmp_path / "parallel.nir")
     return tmp_path
 
 
@@ -157,13 +166,8 @@ def test_the_scale_of_seeded_inputs_is_found_in_a_few_steps(mode: str, monkeypat
 # --- bundles --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def bundle(here: Path) -> Path:
-    assert console.run(command, ["net.nir", "--golden", "2", "--target", "onnx", "--out", "bundle"]) == 0
-    return here / "bundle"
-
-
-def test_final_states_are_added_to_a_bundle_that_has_none(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_final_states_are_added_to_a_bundle_that_has_none(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = here / "bundle"
     assert not bundles.load(bundle).manifest.final_states
     assert "nir has no such outputs" in refused(capsys, "bundle", "--target", "nir", "--final-states")
     assert console.run(command, ["bundle", "--target", "onnx", "--final-states"]) == 0
@@ -198,9 +202,9 @@ def doubled(path: Path) -> None:
 )
 @pytest.mark.parametrize("args", [["--explain"], ["--target", "onnx"], ONNX])
 def test_damaged_bundles(
-    bundle: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None], said: str, args: list[str]
+    here: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None], said: str, args: list[str]
 ) -> None:
-    damage(bundle / "manifest.json")
+    damage(here / "bundle" / "manifest.json")
     assert said in refused(capsys, "bundle", *args)
 
 
