@@ -201,11 +201,11 @@ def export(options: Options) -> None:
     if options.out is None:
         _check_in_place(opened, graph, options)
     graphs.check(graph, f"'{options.source}'")
+    predicted = targets.prediction(graph, opened.prediction)
     if one_file is not None:
         _write_one(job, names[0], options.peer, one_file)
         _say(opened.graph, graph)
         return
-    predicted = targets.prediction(graph, opened.prediction)
     if opened.classes is not None and (reason := class_misfit(graph, predicted, opened.classes)):
         raise BadInput(f"--set classes: {reason}: give one for each, and --set prediction=OUTPUT of several Outputs")
     targets.check(job, names)
@@ -252,6 +252,8 @@ def _check_options(options: Options, names: Sequence[str], one_file: Path | None
         raise BadInput("--final-states: a step graph always puts out its states: leave it out, or take --mode both")
     if options.peer is not None and peers.get(options.peer) and (one_file is None or names != ["nir"]):
         raise BadInput(f"--for {options.peer} writes one file for it: give --target nir --out FILE.nir")
+    if one_file is not None and options.precision is not None:
+        raise BadInput(f"--precision: {one_file.suffix} files are in none: leave it out, or give --out a folder")
     if one_file is not None and samples:
         raise BadInput(
             f"--out '{one_file}': one {one_file.suffix} file holds no golden samples: "
@@ -338,7 +340,7 @@ def _timesteps(text: str) -> int | None:
     if text == "dynamic":
         return None
     if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) < 1:
-        raise BadInput(f"--timesteps '{text}': write a whole number of at least 1, or dynamic")
+        raise BadInput(f"--timesteps '{text:.40}': write a whole number from 1 to 999999, or dynamic")
     return int(text)
 
 

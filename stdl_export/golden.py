@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ SEED = 0
 SCALES = [2.0**power for power in range(-4, 11)]  # of seeded inputs
 TRIAL_SAMPLES = 2
 TRIAL_STEPS = 256  # a few hundred steps tell whether a layer is silent
+MAX_SPIKES = 1 << 32  # of all neurons, samples and steps, which the reference holds as a byte each
 MAX_DRAWN = 1 << 28  # numbers in all seeded inputs together
 
 
@@ -56,7 +58,9 @@ def from_reference(graph: nir.NIRGraph, x: Values, labels: NDArray[np.integer] |
     """What the reference gives for inputs x: [B, ...] where `stdl.input` is "repeat", else [T, B, ...]."""
     if not all(np.isfinite(each).all() for each in labelled(INPUT, x).values()):
         raise BadInput("the golden inputs hold NaN or infinity")
-    result = _run(program(graph), x)
+    made = program(graph)
+    _check_spikes(made, x)
+    result = _run(made, x, _steps(made))
     counts = {name: fired.sum(axis=0, dtype=np.int32) for name, fired in result.spikes.items()}
     output = result.output if len(result.outputs) == 1 else result.outputs
     golden = Golden(mapped(x, lambda each: np.asarray(each, dtype=np.float32)), output, labels, counts)
@@ -70,6 +74,7 @@ def seeded_input(graph: nir.NIRGraph, samples: int) -> Values:
     Of several Inputs a dictionary; all have the same scale.
     """
     x = _drawn(graph, samples)
+    _check_spikes(program(graph), x)
     if not graphs.neurons(graph):
         return x
     mode = graphs.settings(graph).input
@@ -77,8 +82,9 @@ def seeded_input(graph: nir.NIRGraph, samples: int) -> Values:
     def few(each: NDArray[np.float32]) -> NDArray[np.float32]:
         return each[:TRIAL_SAMPLES] if mode == "repeat" else each[:TRIAL_STEPS, :TRIAL_SAMPLES]
 
-    made, trial = program(graph), mapped(x, few)
-    liveliness = {scale: _liveliness(made, _scaled(trial, scale)) for scale in SCALES}
+    made, trial = _of_any_time(program(graph)), mapped(x, few)
+    steps = min(graphs.settings(graph).T or STEPS, TRIAL_STEPS)
+    liveliness = {scale: _liveliness(made, steps, _scaled(trial, scale)) for scale in SCALES}
     best = max(liveliness, key=liveliness.__getitem__)
     if liveliness[best][0] <= 0:
         log.warning("some layer never spikes, or always does, on seeded input: give real samples with --inputs")
@@ -113,25 +119,44 @@ def read_inputs(path: Path, names: Sequence[str]) -> tuple[Values, NDArray[np.in
     for name in names:
         wanted = [INPUT] if len(names) == 1 else [f"{INPUT}:{name}", name]
         key = next((key for key in wanted if key in arrays), None)
-        x = None if key is None else arrays.pop(key)
+        x = None if key is None else arrays[key]
         if x is None or x.dtype.kind not in "fiub" or x.ndim < 2:
-            has = ", ".join([*found, *arrays])
+            has = ", ".join(f"'{one:.80}' {each.dtype}{[*each.shape]}" for one, each in arrays.items()) or "none"
             raise BadInput(f"'{path}' has no array '{wanted[-1]}' of numbers, [B, ...] or [T, B, ...]; it has {has}")
         found[name] = x.astype(np.float32)
     return found if len(names) > 1 else found[names[0]], arrays.get("labels")
 
 
-def _liveliness(made: Program, x: Values) -> list[float]:
+def _liveliness(made: Program, steps: int, x: Values) -> list[float]:
     """How far each layer is from silence, or from a spike of every neuron at every step, the one that is worst off
     first; below 0 where some fire more often than that.
     """
-    rates = [float(fired.mean()) for fired in _run(made, x).spikes.values()]
+    rates = [float(fired.mean()) for fired in _run(made, x, steps).spikes.values()]
     return sorted(min(rate, 1 - rate) for rate in rates)
 
 
-def _run(made: Program, x: Values) -> reference.Result:
-    said = made.settings
-    return reference.run_program(made, x, T=None if said.input == "sequence" else said.T or STEPS)
+def _run(made: Program, x: Values, steps: int) -> reference.Result:
+    """steps: of one frame that is repeated; a sequence has its own."""
+    return reference.run_program(made, x, T=None if made.settings.input == "sequence" else steps)
+
+
+def _of_any_time(made: Program) -> Program:
+    """The program where T is dynamic: it runs for fewer steps."""
+    return replace(made, settings=replace(made.settings, T=None))
+
+
+def _steps(made: Program) -> int:
+    return made.settings.T or STEPS
+
+
+def _check_spikes(made: Program, x: Values) -> None:
+    """BadInput before memory runs out, some minutes into the run."""
+    first = next(iter(labelled(INPUT, x).values()))
+    steps, batch = (_steps(made), len(first)) if made.settings.input == "repeat" else first.shape[:2]
+    neurons = sum(math.prod(made.nodes[path].shape) for path in made.spiking)
+    if steps * batch * neurons > MAX_SPIKES:
+        size = f"{neurons} neurons, {batch} samples and {steps} steps"
+        raise BadInput(f"golden samples of {size} are too many: give fewer samples with --golden, or fewer steps")
 
 
 def _still_hold(golden: Golden, before: graphs.Settings, now: graphs.Settings) -> bool:

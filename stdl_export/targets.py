@@ -37,6 +37,7 @@ from stdl_export.common.names import unknown
 from stdl_export.explain.drawing import check_size, dot, picture
 from stdl_export.explain.svg import svg
 from stdl_export.onnx import lower, ranges
+from stdl_export.onnx.precision import check_exceptions
 from stdl_export.onnx.probe import probe
 from stdl_export.onnx.time import TimeForm, resolve
 from stdl_export.program import Program, program
@@ -163,6 +164,15 @@ def write_drawing(graph: nir.NIRGraph, path: Path) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def _exceptions(job: Job) -> None:
+    check_exceptions(program(job.graph), job.arithmetic)
+
+
+def _time(job: Job) -> None:
+    if "sequence" in job.modes:
+        resolve(job.form, graphs.settings(job.graph).T)
+
+
 def _lowerable(job: Job) -> None:
     ranges.check(lower.lowerable(job.graph), job.arithmetic)
 
@@ -182,9 +192,9 @@ def _drawable(job: Job) -> None:
 
 
 TARGETS = {
-    "nir": Target(_nir),
-    "onnx": Target(_onnx, (_lowerable,)),
-    "tensorrt": Target(_tensorrt, (_lowerable, _engine_here, _engine_time)),
+    "nir": Target(_nir, (_exceptions,)),
+    "onnx": Target(_onnx, (_exceptions, _time, _lowerable)),
+    "tensorrt": Target(_tensorrt, (_exceptions, _lowerable, _engine_here, _engine_time)),
     "dot": Target(_dot),
     "svg": Target(_svg, (_drawable,)),
 }

@@ -28,6 +28,7 @@ from stdl_export.onnx.cell import float32
 from stdl_export.onnx.emitter import Emitter
 from stdl_export.onnx.exactness import Grid, grids
 from stdl_export.onnx.quantise import quantised
+from stdl_export.passes import PASSES, applied
 from stdl_export.program import Node, Program
 
 FLOAT, FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
@@ -172,6 +173,28 @@ def plan(made: Program, arithmetic: Arithmetic) -> Plan:
         grid = arriving.get(path)
         kinds[path] = Half() if arithmetic.precision == "fp16" else Int8(grid if grid and grid.fits_int8 else None)
     return Plan(arithmetic, kinds)
+
+
+def check_exceptions(made: Program, arithmetic: Arithmetic) -> None:
+    """BadInput for an exception that would have no effect, with why: as the user knows the graph, before all passes."""
+    if not arithmetic.fp32_nodes:
+        return
+    folded: dict[NodeName, str] = {}
+    says, last = {each.name: each.says for each in PASSES}, made
+    for name, after in applied(made):
+        folded |= dict.fromkeys(last.nodes.keys() - after.nodes.keys(), says[name])
+        last = after
+    known = [node.path for node in weighted(last)]
+    for path in arithmetic.fp32_nodes:
+        if path not in made.nodes:
+            raise unknown("node with weights", path, known)
+        if path not in known:
+            kind = type(made.nodes[path].node).__name__
+            why = f"a pass takes it away ({folded[path]})" if path in folded else "it has no weights"
+            options = ", ".join(map(repr, known)) or "none"
+            raise BadInput(f"precision.nodes: node '{path}' ({kind}) cannot be kept: {why}; those that can: {options}")
+    if arithmetic.precision == "fp32":
+        _check_fp32(arithmetic)
 
 
 def weighted(made: Program) -> list[Node]:

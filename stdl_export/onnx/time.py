@@ -29,15 +29,18 @@ SINGLE = np.dtype(np.float32)
 CHUNK = 8  # steps in the body of a Scan of chunks: nearly as fast as unrolled, and the graph stays small
 LAST = 2**31 - 1  # as the end of a Slice: to the end
 TIMESTEPS = "timesteps"  # the input that holds T where nothing else does
+MAX_UNROLL = 2048  # of any graph: each step of each neuron is nodes of its own
 MAX_AUTO_UNROLL = 16  # above it TensorRT needs minutes to build an engine, and ONNX Runtime seconds to load the graph
 
 
 def resolve(form: TimeForm, steps: int | None) -> TimeForm:
-    """The form that `auto` stands for. `BadInput` where a form needs to know T and T is dynamic."""
+    """The form that `auto` stands for. `BadInput` where a form needs to know T and T is dynamic, or is too long."""
     if form == "auto":
         return "scan" if steps is None else "unroll" if steps <= MAX_AUTO_UNROLL else "chunks"
     if steps is None and form != "scan":
         raise BadInput(f"time form '{form}' needs a fixed number of time steps: give --timesteps N or --time-form scan")
+    if form == "unroll" and steps is not None and steps > MAX_UNROLL:
+        raise BadInput(f"time form 'unroll' writes up to {MAX_UNROLL} steps out, T is {steps}: give --time-form chunks")
     return form
 
 

@@ -1,5 +1,7 @@
 # ruff: noqa: E402 (it runs as a script: the path to its helpers comes first)
-"""Mutates .nir files and exports each mutant: what comes out is one line and exit code 2, or a bundle that validates.
+"""Mutates .nir files and exports each mutant: what comes out is one line and exit code 2, or something valid.
+
+To what it is exported is drawn too (`ways`): most to ONNX, whose bundle then validates.
 
     python tests/fuzz/run.py --count 3000 --seed 1 [--json numbers.json] [--keep folder]
 
@@ -33,10 +35,13 @@ import numpy as np
 import onnxruntime  # noqa: F401
 from mutations import MUTATIONS, change_dialect
 from seeds import Seed, seeds
+from ways import PLAIN, WAYS, Way, drawn_way
 
 from stdl_export.cli import command as export
 from stdl_export.common import console
 from stdl_runtimes.cli import command as validate
+
+COMMANDS = {"export": export, "validate": validate}
 
 SECONDS = 20  # of computing: how busy the machine is says nothing about a mutant
 PATIENCE = 300  # seconds that may pass, for what waits without computing
@@ -51,6 +56,7 @@ class Outcome:
     index: int
     seed: str
     mutation: str
+    way: str
     end: str
     text: str
     seconds: float
@@ -60,19 +66,23 @@ def main() -> int:
     """Run the mutants, then print numbers by mutation and every finding."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="Begin no mutant after so long.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, help="Run this mutant alone.")
+    parser.add_argument("--way", choices=["onnx", *WAYS], help="Export all of them this way. Default: drawn.")
     parser.add_argument("--own", action="store_true", help="Start from our own graphs only, not from ../shared.")
     parser.add_argument("--json", type=Path, help="Write the numbers here.")
     parser.add_argument("--keep", type=Path, help="Copy the files of findings here.")
     arguments = parser.parse_args()
-    outcomes = []
+    outcomes, end = [], time.monotonic() + 60 * arguments.minutes
     with tempfile.TemporaryDirectory() as folder:
         sources = seeds(Path(folder) / "seeds", own=arguments.own)
         for index in range(arguments.count) if arguments.only is None else [arguments.only]:
+            if time.monotonic() > end:
+                break
             work = Path(folder) / "mutant"
             work.mkdir()
-            outcome = run(index, arguments.seed, sources, work)
+            outcome = run(index, arguments.seed, sources, work, arguments.way)
             outcomes.append(outcome)
             if outcome.end not in (REFUSED, VALID):
                 print(f"FOUND {outcome}", flush=True)
@@ -82,8 +92,11 @@ def main() -> int:
     return report(outcomes, arguments.json)
 
 
-def run(index: int, seed: int, sources: list[Seed], work: Path) -> Outcome:
+def run(index: int, seed: int, sources: list[Seed], work: Path, fixed: str | None) -> Outcome:
     """One mutant, in a process of its own."""
+    name, way = drawn_way(np.random.default_rng([seed, index, 1]))
+    if fixed is not None:
+        name, way = fixed, WAYS.get(fixed, PLAIN)
     rng = np.random.default_rng([seed, index])
     source = sources[rng.integers(len(sources))]
     names = [*MUTATIONS, *(["change_dialect"] if source.dialect else [])]
@@ -91,7 +104,7 @@ def run(index: int, seed: int, sources: list[Seed], work: Path) -> Outcome:
     begun = time.monotonic()
     child = os.fork()
     if not child:
-        _child(source, mutation, rng, work)
+        _child(source, mutation, way, rng, work)
     end = _wait(child, begun + PATIENCE)
     result = work / "result"
     text = result.read_text(encoding="utf-8", errors="replace") if result.is_file() else ""
@@ -99,7 +112,7 @@ def run(index: int, seed: int, sources: list[Seed], work: Path) -> Outcome:
         end, _, text = text.partition("\n")
     elif (work / "mutating").exists():
         end = f"{end} (while mutating)"
-    return Outcome(index, source.name, mutation, end or "no result", text, time.monotonic() - begun)
+    return Outcome(index, source.name, mutation, name, end or "no result", text, time.monotonic() - begun)
 
 
 def _wait(child: int, until: float) -> str:
@@ -117,23 +130,23 @@ def _wait(child: int, until: float) -> str:
     return f"more than {PATIENCE} s"
 
 
-def _child(source: Seed, mutation: str, rng: np.random.Generator, work: Path) -> None:
+def _child(source: Seed, mutation: str, way: Way, rng: np.random.Generator, work: Path) -> None:
     """Mutate, export, validate, and leave the verdict in `work/result`. Does not return."""
     resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 5))
     try:
-        verdict = _verdict(source, mutation, rng, work)
+        verdict = _verdict(source, mutation, way, rng, work)
     except BaseException:  # whatever leaves the command is a finding
         verdict = f"traceback\n{traceback.format_exc()}"
     (work / "result").write_text(verdict, encoding="utf-8", errors="replace")
     os._exit(0)
 
 
-def _verdict(source: Seed, mutation: str, rng: np.random.Generator, work: Path) -> str:
-    graph, dialect, out = work / "graph.nir", work / "case.json", work / "bundle"
+def _verdict(source: Seed, mutation: str, way: Way, rng: np.random.Generator, work: Path) -> str:
+    graph, dialect = work / "graph.nir", work / "case.json"
     shutil.copy(source.graph, graph)
-    args = [str(graph), "--target", "onnx", "--out", str(out), "--golden", "2"]
+    args = [str(graph), *way.args(work)]
     if source.dialect:
         shutil.copy(source.dialect, dialect)
     (work / "mutating").touch()
@@ -144,10 +157,14 @@ def _verdict(source: Seed, mutation: str, rng: np.random.Generator, work: Path) 
     (work / "mutating").unlink()
     if source.dialect and rng.integers(8):
         args += ["--dialect", str(dialect)]
-    if rng.integers(4):
+    if rng.integers(4) and "--timesteps" not in args:
         args += ["--timesteps", str(rng.integers(1, 7))]
     (work / "args").write_text("\n".join(args), encoding="utf-8")
-    code, said = _command(export, args, work / "export.log")
+
+    def command(name: str, args: list[str]) -> tuple[int, list[str]]:
+        return _command(COMMANDS[name], args, work / f"{name}.log")
+
+    code, said = command("export", args)
     if code == 2:
         if len(said) != 1 or not said[0].startswith("error: "):
             return f"{len(said)} lines\n" + "\n".join(said)
@@ -155,8 +172,7 @@ def _verdict(source: Seed, mutation: str, rng: np.random.Generator, work: Path) 
         return f"left behind {left}\n{said[0]}" if left else f"{REFUSED}\n{said[0]}"
     if code:
         return f"export exit {code}\n" + "\n".join(said)
-    checked, lines = _command(validate, [str(out), "--require", "onnxruntime"], work / "validate.log")
-    return f"validate exit {checked}\n" + "\n".join(lines) if checked else f"{VALID}\n"
+    return way.judge(work if way.out is None else work / way.out, command) or f"{VALID}\n"
 
 
 def _command(command: object, args: list[str], log: Path) -> tuple[int, list[str]]:
@@ -169,19 +185,25 @@ def _command(command: object, args: list[str], log: Path) -> tuple[int, list[str
 
 
 def report(outcomes: list[Outcome], path: Path | None) -> int:
-    """Numbers by mutation; 1 where anything was found."""
-    ends: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    for outcome in outcomes:
-        ends[outcome.mutation][outcome.end if outcome.end in (REFUSED, VALID) else "found"] += 1
-    for mutation, counts in sorted(ends.items()):
-        print(f"{mutation:16}", *(f"{name} {counts[name]:5}" for name in (REFUSED, VALID, "found")))
+    """Numbers by mutation and by way; 1 where anything was found."""
+    tables = {by: _ends(outcomes, by) for by in ("mutation", "way")}
+    for ends in tables.values():
+        for name, counts in sorted(ends.items()):
+            print(f"{name:16}", *(f"{end} {counts[end]:5}" for end in (REFUSED, VALID, "found")))
     found = [outcome for outcome in outcomes if outcome.end not in (REFUSED, VALID)]
     slowest = max(outcome.seconds for outcome in outcomes)
     print(f"{len(outcomes)} mutants, {len(found)} findings, the slowest took {slowest:.1f} s")
     if path:
-        content = {"mutants": len(outcomes), "by_mutation": ends, "found": [asdict(each) for each in found]}
-        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        content = {"mutants": len(outcomes)} | {f"by_{by}": ends for by, ends in tables.items()}
+        path.write_text(json.dumps(content | {"found": [asdict(each) for each in found]}, indent=1), encoding="utf-8")
     return 1 if found else 0
+
+
+def _ends(outcomes: list[Outcome], by: str) -> dict[str, collections.Counter[str]]:
+    ends: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for outcome in outcomes:
+        ends[getattr(outcome, by)][outcome.end if outcome.end in (REFUSED, VALID) else "found"] += 1
+    return ends
 
 
 if __name__ == "__main__":

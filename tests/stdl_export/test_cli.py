@@ -196,7 +196,7 @@ def test_a_failed_build_leaves_nothing(
         ),
         (["net.nir", "--target", ","], "--target is empty"),
         (["net.nir", "--dialect", "nirr"], "unknown dialect 'nirr': did you mean 'nir'? known: lava, nengo, nir"),
-        (["net.nir", "--timesteps", "0"], "--timesteps '0': write a whole number of at least 1, or dynamic"),
+        (["net.nir", "--timesteps", "0"], "--timesteps '0': write a whole number from 1 to 999999, or dynamic"),
         (["net.nir", "--timesteps", "many"], "--timesteps 'many'"),
         (["net.nir", "--dt", "0"], "--dt 0: write a positive number of seconds"),
         (["net.nir", "--dt", "0", "--set", "dt=1e-3"], "--dt 0: write a positive number of seconds"),
