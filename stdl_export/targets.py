@@ -85,12 +85,18 @@ class Parts:
     notes: list[str] = field(default_factory=list)
 
 
+Check = Callable[[Job], list[str] | None]
+
+
 @dataclass(frozen=True)
 class Target:
-    """One row: what writes the files, and checks of what it cannot do here, each of which raises `StdlError`."""
+    """One row: what writes the files, and checks of what it cannot do here.
+
+    A check raises `StdlError`, and may have remarks on what is done but loses much.
+    """
 
     write: Callable[[Job, Path, Parts], None]
-    checks: tuple[Callable[[Job], object], ...] = ()
+    checks: tuple[Check, ...] = ()
 
 
 def _nir(job: Job, folder: Path, parts: Parts) -> None:
@@ -163,8 +169,9 @@ def write_drawing(graph: nir.NIRGraph, path: Path) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def _lowerable(job: Job) -> None:
-    ranges.check(lower.lowerable(job.graph), job.arithmetic)
+def _in_onnx(job: Job) -> list[str]:
+    """Remarks on what the arithmetic loses."""
+    return ranges.check(lower.optimised_program(job.graph), job.arithmetic)
 
 
 def _engine_here(job: Job) -> None:
@@ -183,8 +190,8 @@ def _drawable(job: Job) -> None:
 
 TARGETS = {
     "nir": Target(_nir),
-    "onnx": Target(_onnx, (_lowerable,)),
-    "tensorrt": Target(_tensorrt, (_lowerable, _engine_here, _engine_time)),
+    "onnx": Target(_onnx, (_in_onnx,)),
+    "tensorrt": Target(_tensorrt, (_in_onnx, _engine_here, _engine_time)),
     "dot": Target(_dot),
     "svg": Target(_svg, (_drawable,)),
 }
@@ -192,11 +199,9 @@ TARGETS = {
 
 def check(job: Job, targets: Sequence[str]) -> None:
     """Refuse what a target cannot do here, before anything is computed or written. What loses much is a warning."""
-    for each in dict.fromkeys(check for target in targets for check in TARGETS[target].checks):
-        each(job)
-    if {"onnx", "tensorrt"} & set(targets):
-        for remark in ranges.check(lower.lowerable(job.graph), job.arithmetic):
-            log.warning(remark)
+    checks = dict.fromkeys(check for target in targets for check in TARGETS[target].checks)
+    for remark in [remark for each in checks for remark in each(job) or ()]:
+        log.warning(remark)
 
 
 def refusals(job: Job, target: str) -> list[str]:
@@ -204,7 +209,7 @@ def refusals(job: Job, target: str) -> list[str]:
     return [reason for check in TARGETS[target].checks if (reason := _reason(check, job)) is not None]
 
 
-def _reason(check: Callable[[Job], object], job: Job) -> str | None:
+def _reason(check: Check, job: Job) -> str | None:
     try:
         check(job)
     except StdlError as error:

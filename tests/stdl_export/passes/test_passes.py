@@ -16,6 +16,7 @@ from run_onnx import run_sequence_outputs, run_steps_outputs
 
 from stdl_export import graph as graphs
 from stdl_export.onnx import lower
+from stdl_export.onnx.walk import cell_of
 from stdl_export.passes import PASSES, applied, optimised
 from stdl_export.program import Program, program
 from stdl_runtimes import reference
@@ -107,7 +108,7 @@ def test_twice_is_once_and_what_is_known_stays(graph: nir.NIRGraph) -> None:
     assert {(state.node, state.var) for state in lower.states(graph)} == {
         (held.path, held.var)
         for component in after.components
-        if (cell := lower.cell_of(after, component)) is not None
+        if (cell := cell_of(after, component)) is not None
         for held in cell.held
     }
 
