@@ -13,7 +13,7 @@ import nir
 
 from stdl_export import dialects, golden, one_file, options, settle, source, targets
 from stdl_export import graph as graphs
-from stdl_export.bundle import Bundle, Precision, class_misfit
+from stdl_export.bundle import Bundle, class_misfit
 from stdl_export.common import console
 from stdl_export.common.config import apply_settings, validate
 from stdl_export.common.errors import BadInput
@@ -21,6 +21,7 @@ from stdl_export.common.files import require_empty, size_text
 from stdl_export.dialects import Dialect
 from stdl_export.explain.report import Heading, show
 from stdl_export.interop import peers
+from stdl_export.manifest import Precision
 from stdl_export.onnx.time import TIME_FORMS
 from stdl_export.options import MODES, Options, Overrides
 from stdl_export.source import Source

@@ -12,10 +12,10 @@ import pydantic
 
 from stdl_export import graph as graphs
 from stdl_export import targets
-from stdl_export.bundle import Membrane, Precision
 from stdl_export.common.errors import BadInput
 from stdl_export.common.names import unknown
 from stdl_export.interop import peers
+from stdl_export.manifest import Membrane, Precision
 from stdl_export.onnx.time import TimeForm
 from stdl_export.targets import TARGETS, Mode
 

@@ -13,8 +13,9 @@ import nir
 
 from stdl_export import dialects
 from stdl_export import graph as graphs
-from stdl_export.bundle import FP32, Arithmetic, Bundle
+from stdl_export.bundle import Bundle
 from stdl_export.common.errors import BadInput
+from stdl_export.manifest import FP32, Arithmetic
 from stdl_export.options import Options, Overrides, PrecisionOverrides
 from stdl_export.source import Source
 

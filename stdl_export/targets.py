@@ -16,9 +16,15 @@ import numpy as np
 from stdl_export import bundle as bundles
 from stdl_export import graph as graphs
 from stdl_export import tensorrt
-from stdl_export.bundle import (
+from stdl_export.bundle import Bundle
+from stdl_export.common.errors import StdlError
+from stdl_export.common.files import atomic_file, sha256
+from stdl_export.common.names import unknown
+from stdl_export.explain.drawing import check_size, dot, picture
+from stdl_export.explain.svg import svg
+from stdl_export.golden_file import GOLDEN, Golden, write_golden
+from stdl_export.manifest import (
     Arithmetic,
-    Bundle,
     EngineInfo,
     GoldenInfo,
     InputInfo,
@@ -31,11 +37,6 @@ from stdl_export.bundle import (
     TensorInfo,
     Tolerances,
 )
-from stdl_export.common.errors import StdlError
-from stdl_export.common.files import atomic_file, sha256
-from stdl_export.common.names import unknown
-from stdl_export.explain.drawing import check_size, dot, picture
-from stdl_export.explain.svg import svg
 from stdl_export.onnx import lower, ranges
 from stdl_export.onnx.probe import probe
 from stdl_export.onnx.time import TimeForm, resolve
@@ -218,7 +219,7 @@ def _reason(check: Check, job: Job) -> str | None:
 
 
 def create(
-    path: Path, source: Source, job: Job, targets: Sequence[str], golden: bundles.Golden, origin: Origin
+    path: Path, source: Source, job: Job, targets: Sequence[str], golden: Golden, origin: Origin
 ) -> tuple[Bundle, list[str]]:
     """A new bundle with the graph, the golden samples and what the targets add; and notes for the summary."""
     parts = Parts()
@@ -226,7 +227,7 @@ def create(
     def fill(folder: Path) -> Manifest:
         _nir(job, folder, parts)
         parts.graph_sha256 = sha256(folder / bundles.GRAPH)
-        bundles.write_golden(golden, folder / bundles.GOLDEN)
+        write_golden(golden, folder / GOLDEN)
         for target in targets:
             if target != "nir":
                 TARGETS[target].write(job, folder, parts)

@@ -15,8 +15,10 @@ import nir
 import numpy as np
 import numpy.typing as npt
 
-from stdl_export.bundle import Bundle, StateInfo, Values
+from stdl_export.arrays import Values
+from stdl_export.bundle import Bundle
 from stdl_export.graph import NodeName
+from stdl_export.manifest import StateInfo
 from stdl_export.primitives import Window, conv_groups, conv_window, flatten_dims, pool_window
 from stdl_export.program import Component, Node, Program, program
 from stdl_export.semantics import Discrete, Synapse

@@ -19,10 +19,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from stdl_export.bundle import FP32, Arithmetic
 from stdl_export.common.errors import BadInput
 from stdl_export.common.files import atomic_file
 from stdl_export.graph import NodeName
+from stdl_export.manifest import FP32, Arithmetic
 from stdl_export.onnx.cell import Cell, Moment, tensor_type
 from stdl_export.onnx.delay import DelayCell
 from stdl_export.onnx.emitter import Emitter

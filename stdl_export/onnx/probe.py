@@ -18,8 +18,8 @@ from collections.abc import Sequence
 import nir
 import onnx
 
-from stdl_export.bundle import FP32, Arithmetic
 from stdl_export.graph import NodeName
+from stdl_export.manifest import FP32, Arithmetic
 from stdl_export.onnx.cell import Cell
 from stdl_export.onnx.delay import DelayCell
 from stdl_export.onnx.loop import LoopCell

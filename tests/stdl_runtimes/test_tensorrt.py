@@ -10,8 +10,8 @@ from fake_gpu import FakeCuda, FakeEngine, FakeTensorRt
 from several import inputs as several_inputs
 from several import network
 
-from stdl_export.bundle import FP32, Arithmetic, EngineInfo
 from stdl_export.common.errors import BadInput, Unavailable
+from stdl_export.manifest import FP32, Arithmetic, EngineInfo
 from stdl_export.program import program
 from stdl_runtimes import base, cuda, reference, tensorrt
 from stdl_runtimes.validate import Comparison, entries_of
