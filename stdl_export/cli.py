@@ -11,7 +11,7 @@ from typing import Any, get_args
 import click
 import nir
 
-from stdl_export import dialects, golden, one_file, options, settle, source, targets
+from stdl_export import assemble, dialects, golden, one_file, options, settle, source, targets
 from stdl_export import graph as graphs
 from stdl_export.bundle import Bundle, class_misfit
 from stdl_export.common import console
@@ -148,18 +148,18 @@ def export(given: Options) -> None:
 
 def _write_bundle(opened: Source, job: Job, given: Options, names: Sequence[str]) -> None:
     """A new bundle in `--out`, or new parts of the bundle that is the source; and what is in it now."""
-    predicted = targets.prediction(job.graph, opened.prediction)
+    predicted = assemble.prediction(job.graph, opened.prediction)
     if opened.classes is not None and (reason := class_misfit(job.graph, predicted, opened.classes)):
         raise BadInput(f"--set classes: {reason}: give one for each, and --set prediction=OUTPUT of several Outputs")
     targets.check(job, names)
     if given.out is None:
         assert opened.bundle is not None, "it was checked"
         settle.check_same_arithmetic(opened.bundle, job.arithmetic, given)
-        bundle, notes = targets.add(opened.bundle, job, names)
+        bundle, notes = assemble.add(opened.bundle, job, names)
     else:
         require_empty(given.out)
         kept, origin = golden.choose(job.graph, opened.recorded, given.inputs, given.golden)
-        bundle, notes = targets.create(given.out, opened, job, names, kept, origin)
+        bundle, notes = assemble.create(given.out, opened, job, names, kept, origin)
     _summary(bundle, notes)
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from stdl_export import bundle as bundles
 from stdl_export import golden as goldens
+from stdl_export.assemble import create
 from stdl_export.bundle import Bundle
 from stdl_export.golden_file import GOLDEN, write_golden
 from stdl_export.manifest import FP32
 from stdl_export.onnx import lower
 from stdl_export.onnx.probe import probe
 from stdl_export.source import Source
-from stdl_export.targets import Job, create
+from stdl_export.targets import Job
 from stdl_export.tensorrt import Profile
 
 

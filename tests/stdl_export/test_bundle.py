@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from small_graphs import conv_net, frames
 
+from stdl_export import assemble, golden, targets
 from stdl_export import bundle as bundles
-from stdl_export import golden, targets
 from stdl_export import graph as graphs
 from stdl_export.arrays import read_arrays
 from stdl_export.common.errors import BadInput
@@ -26,7 +26,7 @@ def job(graph=None, modes=("sequence", "step"), form="auto") -> Job:
 
 def make(path: Path, names: tuple[str, ...] = ("onnx",), **choices) -> bundles.Bundle:
     recorded = golden.from_reference(conv_net(), frames(3, 2, 6, 6), np.arange(3))
-    made, _ = targets.create(path, Source(conv_net(), "small"), job(**choices), names, recorded, "reference")
+    made, _ = assemble.create(path, Source(conv_net(), "small"), job(**choices), names, recorded, "reference")
     return made
 
 
@@ -211,7 +211,7 @@ def test_named_files_in_folders_are_a_bundles_own(folder: Path) -> None:
 def test_parts_are_added_and_the_rest_stays(tmp_path: Path) -> None:
     made = make(tmp_path / "b", names=(), modes=("step",))
     before = dict(made.manifest.files)
-    more, _ = targets.add(made, job(made.graph(), form="scan"), ["onnx"])
+    more, _ = assemble.add(made, job(made.graph(), form="scan"), ["onnx"])
     assert set(before) < set(more.manifest.files)
     assert {name: more.manifest.files[name] for name in before} == before
     assert [state.node for state in more.manifest.states] == ["lif1", "lif2"]

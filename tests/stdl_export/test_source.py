@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_graphs import conv_net, frames
 
-from stdl_export import golden, source, targets
+from stdl_export import assemble, golden, source, targets
 from stdl_export import graph as graphs
 from stdl_export.common.errors import BadInput, Unavailable
 from stdl_export.golden_file import write_golden
@@ -36,7 +36,7 @@ def test_a_bundle_brings_its_golden_samples(tmp_path: Path) -> None:
     first = source.Source(
         conv_net(), "small", classes=tuple("abcde"), encoding="latency", encoding_options={"threshold": 0.1}
     )
-    targets.create(tmp_path / "b", first, job, ["nir"], samples, "trained")
+    assemble.create(tmp_path / "b", first, job, ["nir"], samples, "trained")
     opened = source.read(tmp_path / "b")
     assert opened.bundle is not None
     assert opened.recorded is not None
