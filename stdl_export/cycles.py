@@ -41,19 +41,7 @@ def dead_cycle(sources: Sources, alive: Collection[str]) -> list[str] | None:
     """A cycle none of whose nodes is `alive` (can hold a step's delay), in order; None where there is none."""
     rest = {name: [source for source in names if source not in alive] for name, names in sources.items()}
     rest |= {name: [] for name in alive}
-    targets = _targets(rest)
-    done: set[str] = set()
-    for start in sorted(rest):
-        path = _Path(targets, [] if start in done else [start])
-        while path.nodes:
-            target = path.step()
-            if target is None:
-                done.add(path.pop())
-            elif target in path.place:
-                return path.nodes[path.place[target] :]
-            elif target not in done:
-                path.push(target)
-    return None
+    return next((cycle for _, cycle in _closing(_targets(rest), sorted(rest), set())), None)
 
 
 def delay_source_output(
@@ -66,21 +54,32 @@ def delay_source_output(
     """
     targets = _targets({name: [] if name in late else names for name, names in sources.items()})
     cut: set[Edge] = set()
+    for path, cycle in _closing(targets, [*sorted(roots), *sorted(sources)], cut):
+        edge = _leaving(cycle, stateful)
+        cut.add(edge)
+        while path.nodes[-1] != edge[0]:
+            path.pop()  # what hangs on the edge may be reached another way
+    return cut
+
+
+def _closing(
+    targets: Mapping[str, Sequence[str]], starts: Iterable[str], cut: Collection[Edge]
+) -> Iterator[tuple[_Path, list[str]]]:
+    """A depth-first walk that stops at each cycle it closes, with its path and the cycle's nodes.
+
+    Before it goes on, the path may be shortened and edges added to `cut`, which it then does not take.
+    """
     done: set[str] = set()  # no cycle leads through these any more
-    for start in [*sorted(roots), *sorted(sources)]:
+    for start in starts:
         path = _Path(targets, [] if start in done else [start])
         while path.nodes:
             target = path.step()
             if target is None:
                 done.add(path.pop())
             elif target in path.place:
-                edge = _leaving(path.nodes[path.place[target] :], stateful)
-                cut.add(edge)
-                while path.nodes[-1] != edge[0]:
-                    path.pop()  # what hangs on the edge may be reached another way
+                yield path, path.nodes[path.place[target] :]
             elif target not in done and (path.nodes[-1], target) not in cut:
                 path.push(target)
-    return cut
 
 
 def _leaving(cycle: Sequence[str], stateful: Collection[str]) -> Edge:

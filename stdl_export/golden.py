@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stdl_export import graph as graphs
-from stdl_export.bundle import INPUT, Golden, Origin, Values, labelled, mapped, read_arrays
+from stdl_export.arrays import Values, labelled, mapped, read_arrays
 from stdl_export.common.errors import BadInput
+from stdl_export.golden_file import INPUT, Golden
+from stdl_export.manifest import Origin
 from stdl_export.program import Program, program
 from stdl_export.source import Recorded
 from stdl_runtimes import reference

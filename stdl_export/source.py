@@ -11,8 +11,10 @@ import nir
 
 from stdl_export import bundle as bundles
 from stdl_export import graph as graphs
-from stdl_export.bundle import Bundle, DataInfo, Golden, Origin
+from stdl_export.bundle import Bundle
 from stdl_export.common.errors import BadInput, Unavailable
+from stdl_export.golden_file import GOLDEN, Golden, read_golden
+from stdl_export.manifest import DataInfo, Origin
 
 NETWORK = "network.safetensors"
 
@@ -87,7 +89,7 @@ def _read_run(path: Path) -> Source:
         ) from None
     trained = read_run(path)
     graphs.check(trained.graph, f"'{path / NETWORK}'")
-    golden = bundles.read_golden(path / bundles.GOLDEN)
+    golden = read_golden(path / GOLDEN)
     data = None
     if trained.data_name is not None:
         data = DataInfo(name=trained.data_name, options=trained.data_options, mean=trained.mean, std=trained.std)

@@ -1,10 +1,9 @@
-"""What `stdl-export` can write: one row per target, and the bundle that its files go into."""
+"""What `stdl-export` can write: one row per target. The bundle that the files go into is made in `assemble`."""
 
 from __future__ import annotations
 
 import logging
-import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -16,32 +15,22 @@ import numpy as np
 from stdl_export import bundle as bundles
 from stdl_export import graph as graphs
 from stdl_export import tensorrt
-from stdl_export.bundle import (
-    Arithmetic,
-    Bundle,
-    EngineInfo,
-    GoldenInfo,
-    InputInfo,
-    Manifest,
-    Membrane,
-    Origin,
-    OutputInfo,
-    Precision,
-    StateInfo,
-    TensorInfo,
-    Tolerances,
-)
 from stdl_export.common.errors import StdlError
-from stdl_export.common.files import atomic_file, sha256
-from stdl_export.common.names import unknown
+from stdl_export.common.files import atomic_file
 from stdl_export.explain.drawing import check_size, dot, picture
 from stdl_export.explain.svg import svg
+from stdl_export.manifest import (
+    Arithmetic,
+    EngineInfo,
+    Membrane,
+    Precision,
+    StateInfo,
+)
 from stdl_export.onnx import lower, ranges
 from stdl_export.onnx.precision import check_exceptions
 from stdl_export.onnx.probe import probe
 from stdl_export.onnx.time import TimeForm, resolve
-from stdl_export.program import Program, program
-from stdl_export.source import Source
+from stdl_export.program import program
 from stdl_export.tensorrt import Profile
 
 log = logging.getLogger("stdl")
@@ -86,15 +75,21 @@ class Parts:
     notes: list[str] = field(default_factory=list)
 
 
+Check = Callable[[Job], list[str] | None]
+
+
 @dataclass(frozen=True)
 class Target:
-    """One row: what writes the files, and checks of what it cannot do here, each of which raises `StdlError`."""
+    """One row: what writes the files, and checks of what it cannot do here.
+
+    A check raises `StdlError`, and may have remarks on what is done but loses much.
+    """
 
     write: Callable[[Job, Path, Parts], None]
-    checks: tuple[Callable[[Job], object], ...] = ()
+    checks: tuple[Check, ...] = ()
 
 
-def _nir(job: Job, folder: Path, parts: Parts) -> None:
+def write_graph(job: Job, folder: Path, parts: Parts) -> None:
     """The graph itself, for any framework that reads NIR."""
     graphs.write(job.graph, folder / bundles.GRAPH)
 
@@ -173,8 +168,9 @@ def _time(job: Job) -> None:
         resolve(job.form, graphs.settings(job.graph).T)
 
 
-def _lowerable(job: Job) -> None:
-    ranges.check(lower.lowerable(job.graph), job.arithmetic)
+def _in_onnx(job: Job) -> list[str]:
+    """Remarks on what the arithmetic loses."""
+    return ranges.check(lower.optimised_program(job.graph), job.arithmetic)
 
 
 def _engine_here(job: Job) -> None:
@@ -192,9 +188,9 @@ def _drawable(job: Job) -> None:
 
 
 TARGETS = {
-    "nir": Target(_nir, (_exceptions,)),
-    "onnx": Target(_onnx, (_exceptions, _time, _lowerable)),
-    "tensorrt": Target(_tensorrt, (_exceptions, _lowerable, _engine_here, _engine_time)),
+    "nir": Target(write_graph, (_exceptions,)),
+    "onnx": Target(_onnx, (_exceptions, _time, _in_onnx)),
+    "tensorrt": Target(_tensorrt, (_exceptions, _in_onnx, _engine_here, _engine_time)),
     "dot": Target(_dot),
     "svg": Target(_svg, (_drawable,)),
 }
@@ -202,11 +198,9 @@ TARGETS = {
 
 def check(job: Job, targets: Sequence[str]) -> None:
     """Refuse what a target cannot do here, before anything is computed or written. What loses much is a warning."""
-    for each in dict.fromkeys(check for target in targets for check in TARGETS[target].checks):
-        each(job)
-    if {"onnx", "tensorrt"} & set(targets):
-        for remark in ranges.check(lower.lowerable(job.graph), job.arithmetic):
-            log.warning(remark)
+    checks = dict.fromkeys(check for target in targets for check in TARGETS[target].checks)
+    for remark in [remark for each in checks for remark in each(job) or ()]:
+        log.warning(remark)
 
 
 def refusals(job: Job, target: str) -> list[str]:
@@ -214,52 +208,12 @@ def refusals(job: Job, target: str) -> list[str]:
     return [reason for check in TARGETS[target].checks if (reason := _reason(check, job)) is not None]
 
 
-def _reason(check: Callable[[Job], object], job: Job) -> str | None:
+def _reason(check: Check, job: Job) -> str | None:
     try:
         check(job)
     except StdlError as error:
         return str(error)
     return None
-
-
-def create(
-    path: Path, source: Source, job: Job, targets: Sequence[str], golden: bundles.Golden, origin: Origin
-) -> tuple[Bundle, list[str]]:
-    """A new bundle with the graph, the golden samples and what the targets add; and notes for the summary."""
-    parts = Parts()
-
-    def fill(folder: Path) -> Manifest:
-        _nir(job, folder, parts)
-        parts.graph_sha256 = sha256(folder / bundles.GRAPH)
-        bundles.write_golden(golden, folder / bundles.GOLDEN)
-        for target in targets:
-            if target != "nir":
-                TARGETS[target].write(job, folder, parts)
-        return _manifest(source, job, parts, GoldenInfo(origin=origin, samples=golden.samples))
-
-    return bundles.create(path, fill), parts.notes
-
-
-def add(bundle: Bundle, job: Job, targets: Sequence[str]) -> tuple[Bundle, list[str]]:
-    """The bundle with what the targets add; its graph and golden samples stay. And notes for the summary."""
-    parts = Parts(graph_sha256=bundle.manifest.files[bundles.GRAPH])
-
-    def fill(folder: Path) -> Manifest:
-        for target in targets:
-            TARGETS[target].write(job, folder, parts)
-        before = bundle.manifest
-        replaced = {engine.file for engine in parts.engines}
-        engines = [engine for engine in before.engines if engine.file not in replaced] + parts.engines
-        return before.model_copy(
-            update={
-                "states": parts.states or before.states,
-                "final_states": before.final_states if parts.final_states is None else parts.final_states,
-                "engines": tuple(engines),
-                "versions": before.versions | _versions() | parts.versions,
-            }
-        )
-
-    return bundles.add(bundle, fill), parts.notes
 
 
 def _states(job: Job, folder: Path, parts: Parts) -> None:
@@ -280,52 +234,3 @@ def _states(job: Job, folder: Path, parts: Parts) -> None:
         )
         for state in states
     )
-
-
-def _manifest(source: Source, job: Job, parts: Parts, golden: GoldenInfo) -> Manifest:
-    said, made = graphs.settings(job.graph), program(job.graph)
-    return Manifest(
-        network=source.name,
-        timesteps=said.T,
-        dt=said.dt,
-        dialect=said.dialect,
-        reset=said.reset,
-        input=InputInfo(
-            mode=said.input,
-            encoding=source.encoding,
-            encoding_options=source.encoding_options,
-            encoding_seed=source.encoding_seed,
-            tensors=_tensors(made, lower.input_names(made)),
-        ),
-        data=source.data,
-        classes=source.classes,
-        output=OutputInfo(
-            decoding=said.output,
-            prediction=prediction(job.graph, source.prediction),
-            tensors=_tensors(made, lower.output_names(made)),
-        ),
-        golden=golden,
-        arithmetic=job.arithmetic,
-        tolerances=Tolerances.of(job.precision),
-        states=parts.states,
-        final_states=bool(parts.final_states),
-        engines=tuple(parts.engines),
-        versions=_versions() | parts.versions,
-    )
-
-
-def prediction(graph: nir.NIRGraph, named: graphs.NodeName | None) -> graphs.NodeName | None:
-    """The Output that classifies a sample: the only one, or the one that was named; BadInput where it is none."""
-    outputs = graphs.outputs(graph)
-    if named is not None and named not in outputs:
-        raise unknown("Output (--set prediction)", named, outputs)
-    return outputs[0] if len(outputs) == 1 else named
-
-
-def _tensors(made: Program, names: Mapping[graphs.NodeName, str]) -> tuple[TensorInfo, ...]:
-    return tuple(TensorInfo(node=path, name=name, shape=made.nodes[path].shape) for path, name in names.items())
-
-
-def _versions() -> dict[str, str]:
-    packages = ("stdl-toolchain", "nir", "numpy", "h5py")
-    return {"python": platform.python_version(), **{package: version(package) for package in packages}}

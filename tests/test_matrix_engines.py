@@ -19,7 +19,7 @@ from run_onnx import call, named, sequence_feeds, session
 
 from stdl_export import graph as graphs
 from stdl_export import tensorrt
-from stdl_export.bundle import Arithmetic
+from stdl_export.manifest import Arithmetic
 from stdl_export.onnx import lower
 from stdl_export.onnx.probe import probe
 from stdl_runtimes import reference

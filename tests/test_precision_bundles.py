@@ -11,9 +11,10 @@ import pytest
 from small_graphs import chain, conv_net, full, lif
 
 from stdl_export import bundle as bundles
-from stdl_export.bundle import Arithmetic
+from stdl_export.arrays import read_arrays
 from stdl_export.cli import command as export
 from stdl_export.common import console
+from stdl_export.manifest import FP32, TOLERANCES, Arithmetic
 from stdl_runtimes import base
 from stdl_runtimes.cli import command as validate
 
@@ -67,10 +68,10 @@ def test_a_good_network_passes(args: list[str], arithmetic: Arithmetic) -> None:
     pytest.importorskip("onnxruntime")
     bundle = exported("net.nir", *args)
     assert bundle.manifest.arithmetic == arithmetic
-    assert bundle.manifest.tolerances == bundles.TOLERANCES[arithmetic.precision]
+    assert bundle.manifest.tolerances == TOLERANCES[arithmetic.precision]
     types = "float16" if arithmetic.membrane == "fp16" else "float32"
     assert {info.dtype for info in bundle.manifest.states} == {types}
-    assert {array.dtype.name for array in bundles.read_arrays(bundle.file("states.npz")).values()} == {types}
+    assert {array.dtype.name for array in read_arrays(bundle.file("states.npz")).values()} == {types}
     assert console.run(validate, ["out", "--require", "onnxruntime", "--json", "found.json"]) == 0
     assert Path("found.json").read_text(encoding="utf-8")
 
@@ -136,5 +137,5 @@ def test_the_manifest_of_an_older_bundle_is_fp32() -> None:
     del said["arithmetic"], said["tolerances"]["outputs"]
     (bundle.path / "manifest.json").write_text(json.dumps(said), encoding="utf-8")
     manifest = bundles.load(bundle.path).manifest
-    assert manifest.arithmetic == bundles.FP32
-    assert manifest.tolerances == bundles.TOLERANCES["fp32"]
+    assert manifest.arithmetic == FP32
+    assert manifest.tolerances == TOLERANCES["fp32"]

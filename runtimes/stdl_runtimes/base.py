@@ -21,7 +21,8 @@ from stdl_export.common.names import unknown
 from stdl_runtimes.ends import Arrays, Ends, Result, only, plain
 
 if TYPE_CHECKING:
-    from stdl_export.bundle import Bundle, Values
+    from stdl_export.arrays import Values
+    from stdl_export.bundle import Bundle
 
 Array = npt.NDArray[np.float32]
 Spikes = npt.NDArray[np.bool_]

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from stdl_export.bundle import Manifest, read_arrays
+from stdl_export.arrays import read_arrays
 from stdl_export.common.errors import BadInput, Unavailable
 from stdl_export.common.names import unknown
+from stdl_export.manifest import Manifest
 from stdl_runtimes.base import Array
 from stdl_runtimes.metrics import Integers
 

@@ -17,8 +17,9 @@ from stdl_export.common.errors import BadInput
 from stdl_export.common.names import unknown
 
 if TYPE_CHECKING:  # importing the package is to load nothing heavy
-    from stdl_export.bundle import Manifest, TensorInfo, Values
+    from stdl_export.arrays import Values
     from stdl_export.graph import NodeName
+    from stdl_export.manifest import Manifest, TensorInfo
     from stdl_export.primitives import Shape
     from stdl_export.program import Program
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stdl_export.bundle import Values
+from stdl_export.arrays import Values
 from stdl_runtimes.base import Mode, Runtime, Session
 from stdl_runtimes.ends import Arrays
 

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stdl_export import graph
-from stdl_export.bundle import Bundle, Values
+from stdl_export.arrays import Values
+from stdl_export.bundle import Bundle
 from stdl_export.common.errors import BadInput, CheckFailed, Unavailable, one_line
 from stdl_export.program import Program, program
 from stdl_runtimes import base, ends, states

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stdl_export.bundle import Bundle, StateInfo, read_arrays
+from stdl_export.arrays import read_arrays
+from stdl_export.bundle import Bundle
 from stdl_export.common.errors import BadInput, Unavailable
+from stdl_export.manifest import StateInfo
 
 FILE = "states.npz"
 

@@ -9,7 +9,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from stdl_export.bundle import Manifest
+from stdl_export.manifest import Manifest
 from stdl_runtimes.data import Samples
 from stdl_runtimes.latency import Latency
 from stdl_runtimes.metrics import Integers, share

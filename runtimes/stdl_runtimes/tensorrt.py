@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from stdl_export.bundle import GRAPH, Bundle, EngineInfo, Manifest, Values
+from stdl_export.arrays import Values
+from stdl_export.bundle import GRAPH, Bundle
 from stdl_export.common.errors import BadInput, Unavailable, one_line
+from stdl_export.manifest import EngineInfo, Manifest
 from stdl_runtimes import base, cuda, ends, states
 from stdl_runtimes.base import Array, Device, Mode
 from stdl_runtimes.cuda import Cuda

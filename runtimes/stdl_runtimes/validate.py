@@ -9,8 +9,10 @@ import nir
 import numpy as np
 
 from stdl_export import graph
-from stdl_export.bundle import INPUT, OUTPUT, TOLERANCES, Bundle, Golden, Tolerances
+from stdl_export.bundle import Bundle
 from stdl_export.common.errors import BadInput
+from stdl_export.golden_file import INPUT, OUTPUT, Golden
+from stdl_export.manifest import TOLERANCES, Tolerances
 from stdl_export.program import program
 from stdl_runtimes import ends, reference
 from stdl_runtimes.base import Mode, Runtime, Spikes

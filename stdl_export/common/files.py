@@ -105,6 +105,11 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
+def size_text(size: int) -> str:
+    """A number of bytes as people read it."""
+    return f"{size / 1024:.1f} KiB" if size < 1 << 20 else f"{size / (1 << 20):.1f} MiB"
+
+
 def _keep_umask(path: Path, mode: int) -> None:
     """Temporary files are private; give the finished one the permissions that the user's umask asks for."""
     mask = os.umask(0)

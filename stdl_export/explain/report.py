@@ -19,6 +19,7 @@ from rich.text import Text
 
 from stdl_export import graph as graphs
 from stdl_export import inline, targets
+from stdl_export.common.files import size_text
 from stdl_export.explain import parameters
 from stdl_export.explain.facts import Loop, fusions, loops, names
 from stdl_export.explain.parameters import plain, size
@@ -183,9 +184,9 @@ def _states(job: Job) -> list[str]:
         found.setdefault(state.var, []).append(state.dtype.itemsize * math.prod(state.shape))
     if not found:
         return ["none"]
-    lines = [f"{STATES[var]:<34} {len(sizes):>4}  {_memory(sum(sizes)):>10}" for var, sizes in found.items()]
+    lines = [f"{STATES[var]:<34} {len(sizes):>4}  {size_text(sum(sizes)):>10}" for var, sizes in found.items()]
     membrane = "float16 and float32" if job.membrane == "fp16" else "float32"
-    return [*lines, f"{f'together, a sample, {membrane}':<40} {_memory(sum(map(sum, found.values()))):>10}"]
+    return [*lines, f"{f'together, a sample, {membrane}':<40} {size_text(sum(map(sum, found.values()))):>10}"]
 
 
 STATES = {
@@ -222,7 +223,3 @@ def _amount(count: int) -> str:
         if count >= limit:
             return f"{count / limit:.3g}{letter}"
     return str(count) if count else ""
-
-
-def _memory(size: int) -> str:
-    return f"{size / 1024:.1f} KiB" if size < 1 << 20 else f"{size / (1 << 20):.1f} MiB"

@@ -29,6 +29,7 @@ from stdl_export.interop.form import Form, form
 from stdl_export.interop.neurons import RESETS
 from stdl_export.interop.peers import Peer, Reading
 from stdl_export.primitives import Refused
+from stdl_export.problem import limited
 from stdl_export.program import Node, Program, program
 from stdl_export.structure import STATEFUL
 
@@ -72,10 +73,7 @@ def adapt(graph: nir.NIRGraph, name: str) -> Adapted:
         if not work.reasons:
             return work.result()
         refusals.append(work.reasons)
-    least = min(refusals, key=_weight)
-    if len(least) > graphs.MAX_REASONS:
-        least[graphs.MAX_REASONS :] = [f"and {len(least) - graphs.MAX_REASONS} more"]
-    raise BadInput(f"--for {name}: {join_reasons(least)}")
+    raise BadInput(f"--for {name}: {join_reasons(limited(min(refusals, key=_weight)))}")
 
 
 class _Work:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import onnx
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from stdl_export.graph import NodeName
 from stdl_export.onnx.emitter import Emitter
 from stdl_export.primitives import Shape
-from stdl_export.program import Source
+from stdl_export.program import Node, Source
 
 Maybe = str | None
 """The name of a tensor [B, ...], or None for zeros."""
@@ -113,6 +113,43 @@ class Cell(Protocol):
 
     def finish(self, emit: Emitter, outputs: Sequence[str]) -> dict[NodeName, str]:
         """The values of its nodes from its outputs, [N, ...] -> [N, ...]: emitted once for all steps."""
+
+
+@dataclass(frozen=True, eq=False)
+class NodeCell:
+    """What cells of a single node have in common: one input, one output, and nothing to be emitted around the steps."""
+
+    node: Node
+    taken: ClassVar[str]
+    """What its input is called."""
+
+    @property
+    def name(self) -> NodeName:
+        """Its path."""
+        return self.node.path
+
+    @property
+    def reads(self) -> list[tuple[Source, ...]]:
+        """One sum."""
+        return [self.node.sources]
+
+    @property
+    def inputs(self) -> list[Port]:
+        """The sum."""
+        return [Port(f"{self.name}/{self.taken}", self.node.shape)]
+
+    @property
+    def outputs(self) -> list[Port]:
+        """The value of the node."""
+        return [Port(self.name, self.node.shape)]
+
+    def prepare(self, emit: Emitter, arriving: Sequence[str]) -> list[str]:
+        """Nothing."""
+        return list(arriving)
+
+    def finish(self, emit: Emitter, outputs: Sequence[str]) -> dict[NodeName, str]:
+        """Nothing."""
+        return {self.name: outputs[0]}
 
 
 def times(emit: Emitter, x: str, factor: NDArray[np.float32], constant: str, name: str) -> str:

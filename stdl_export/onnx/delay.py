@@ -10,56 +10,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stdl_export.graph import NodeName
-from stdl_export.onnx.cell import Held, Maybe, Moment, Port
+from stdl_export.onnx.cell import Held, Maybe, Moment, NodeCell
 from stdl_export.onnx.emitter import Emitter
-from stdl_export.program import Node, Source
+from stdl_export.program import Node
 
 
 @dataclass(frozen=True, eq=False)
-class DelayCell:
+class DelayCell(NodeCell):
     """A lone Delay, for a graph of one step."""
 
-    node: Node
-
-    @property
-    def name(self) -> NodeName:
-        """Its path."""
-        return self.node.path
+    taken = "x"
 
     @property
     def held(self) -> list[Held]:
         """The queue."""
         return held(self.node)
 
-    @property
-    def reads(self) -> list[tuple[Source, ...]]:
-        """One sum."""
-        return [self.node.sources]
-
-    @property
-    def inputs(self) -> list[Port]:
-        """x."""
-        return [Port(f"{self.name}/x", self.node.shape)]
-
-    @property
-    def outputs(self) -> list[Port]:
-        """x of earlier steps."""
-        return [Port(self.name, self.node.shape)]
-
-    def prepare(self, emit: Emitter, arriving: Sequence[str]) -> list[str]:
-        """Nothing."""
-        return list(arriving)
-
     def step(self, at: Moment, arriving: Sequence[Maybe], state: Sequence[Maybe]) -> tuple[list[str], list[Maybe]]:
         """x and the queue to what it hands out and the queue."""
         step = DelayStep(at, self.node, *state)
         (step.x,) = arriving
         return [at.real(step.handed_out, at.name(self.name), self.node.shape)], [step.after] if state else []
-
-    def finish(self, emit: Emitter, outputs: Sequence[str]) -> dict[NodeName, str]:
-        """Nothing."""
-        return {self.name: outputs[0]}
 
 
 def longest(node: Node) -> int:

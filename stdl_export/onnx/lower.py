@@ -8,8 +8,8 @@ take.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from stdl_export.bundle import FP32, Arithmetic
 from stdl_export.common.errors import BadInput
 from stdl_export.common.files import atomic_file
 from stdl_export.graph import NodeName
+from stdl_export.manifest import FP32, Arithmetic
 from stdl_export.onnx.cell import Cell, Moment, tensor_type
 from stdl_export.onnx.delay import DelayCell
 from stdl_export.onnx.emitter import Emitter
-from stdl_export.onnx.loop import LoopCell
-from stdl_export.onnx.neuron import NeuronCell
 from stdl_export.onnx.precision import Plan, plan
-from stdl_export.onnx.rows import ROWS
 from stdl_export.onnx.stored import stored
 from stdl_export.onnx.time import (
     TIMESTEPS,
@@ -42,17 +39,15 @@ from stdl_export.onnx.time import (
     queue_after,
     resolve,
 )
+from stdl_export.onnx.walk import LowerCell, cell_of, walk
 from stdl_export.passes import optimised
 from stdl_export.primitives import Shape
-from stdl_export.program import Component, Constant, Node, Program, Source, program
-from stdl_export.semantics import collapse
+from stdl_export.program import Program, program
 
 OPSET = 20
 IR_VERSION = 10
 INPUT, OUTPUT = "input", "output"
 MAX_MODEL_BYTES = (2 << 30) - (1 << 20)  # a protobuf message ends at 2 GiB
-
-LowerCell = Callable[[Cell, list[Value]], dict[NodeName, Value]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +72,7 @@ def sequence(
     inputs' first size, or, where they repeat, one more input `timesteps`, int64 [1]. final_states: every state comes
     out too, [B, ...] after the last step, called as in the step graph, which can go on from there.
     """
-    made = lowerable(graph)
+    made = optimised_program(graph)
     form = resolve(form, made.settings.T)
     held = {(state.node, state.var): state for state in states(graph, arithmetic)} if final_states else {}
     emit, axis, frames = open_sequence(made, plan(made, arithmetic), [state.output for state in held.values()])
@@ -96,7 +91,7 @@ def sequence(
 
 def step(graph: nir.NIRGraph, arithmetic: Arithmetic = FP32) -> onnx.ModelProto:
     """One step: `input` [B, ...] and every `states(graph)` in -> `output` [B, ...] and every state out."""
-    made = lowerable(graph)
+    made = optimised_program(graph)
     held = {(state.node, state.var): state for state in states_of(made, arithmetic)}
     names = [name for state in held.values() for name in (state.input, state.output)]
     emit = Emitter(plan(made, arithmetic), [*input_names(made).values(), *output_names(made).values(), *names])
@@ -165,24 +160,6 @@ def _end_names(paths: Sequence[NodeName], only: str, others: Sequence[NodeName])
     return {path: path if taken or len(paths) > 1 else only for path in paths}
 
 
-def cell_of(made: Program, component: Component, wanted: Collection[NodeName] = ()) -> Cell | None:
-    """The component as something with a state; None where it has none. `wanted`: to be given by a loop in any case."""
-    if component.cyclic:
-        own = {node.path for node in component.nodes}
-        read = {
-            source.path
-            for node in made.nodes.values()
-            if node.path not in own
-            for source in node.sources
-            if source.path in own
-        }
-        return LoopCell(component, (read | set(wanted)) & own)
-    (node,) = component.nodes
-    if node.numbers is not None:
-        return NeuronCell(node)
-    return DelayCell(node) if node.steps is not None else None
-
-
 def in_sequence(axis: Axis, form: TimeForm) -> LowerCell:
     """How a sequence graph says a cell: as a recurrence over T, a Delay as a shift."""
 
@@ -208,96 +185,21 @@ def in_sequence_to_states(
     return {path: Value(name, timed=True) for path, name in finished.items()}, last
 
 
-def walk(
-    made: Program,
-    emit: Emitter,
-    frames: Mapping[NodeName, Value],
-    lower: LowerCell,
-    axis: Axis | None = None,
-    wanted: Collection[NodeName] = (),
-) -> dict[NodeName, Value]:
-    """Emit every component, given the Inputs' values; `lower` emits those with a state. The values that can be read.
-
-    wanted: nodes of loops that `lower` is to give although nobody outside reads them.
-    """
-    values = dict(frames)
-    sums = _Sums(emit, axis, values)
-
-    for component in made.components:
-        cell = cell_of(made, component, wanted)
-        if cell is not None:
-            inputs = [
-                sums.of(cell.name, sources, port.shape) for sources, port in zip(cell.reads, cell.inputs, strict=True)
-            ]
-            prepared = cell.prepare(emit, [value.name for value in inputs])
-            values |= lower(cell, [Value(n, value.timed) for n, value in zip(prepared, inputs, strict=True)])
-            continue
-        (node,) = component.nodes
-        if isinstance(node.node, Constant):
-            values[node.path] = _constant(emit, node, next(iter(frames.values())), axis)
-        elif node.path not in values:
-            x = sums.of(node.path, node.sources, node.in_shape)
-            values[node.path] = Value(stateless(emit, node, x.name), x.timed)
-    return values
-
-
-def stateless(emit: Emitter, node: Node, x: str) -> str:
-    """A node without a state, by its row; an Output is what arrives there."""
-    return x if isinstance(node.node, nir.Output) else ROWS[type(node.node)](emit, node, x, node.path)
-
-
-def lowerable(graph: nir.NIRGraph) -> Program:
-    """The program of a checked graph after all passes; BadInput where names clash with those that ONNX graphs use."""
+def optimised_program(graph: nir.NIRGraph) -> Program:
+    """The program of a checked graph after all passes, which is what is emitted."""
     made = program(graph)
+    _check_names(made)
+    return optimised(made)
+
+
+def _check_names(made: Program) -> None:
+    """BadInput where two inputs or outputs of an ONNX graph would have the same name."""
     ends = [*input_names(made).values(), *output_names(made).values()]
     held = [name for state in states_of(made) for name in (state.input, state.output)]
     probes = [name for path in made.spiking for name in probe_names(path)]
     twice = [name for name, count in Counter([*ends, *held, *probes, TIMESTEPS]).items() if count > 1]
     if twice:
         raise BadInput(f"the ONNX graphs would have two inputs or outputs called '{twice[0]}': rename that node")
-    return optimised(made)
-
-
-@dataclass(frozen=True)
-class _Sums:
-    """Fan-in, from left to right. What was added before, in either order, is not added again, so sums that begin alike
-    share their beginning; nor is a value repeated again. `values` grows while the program is walked.
-    """
-
-    emit: Emitter
-    axis: Axis | None
-    values: Mapping[NodeName, Value]
-    added: dict[tuple[str, str], Value] = field(default_factory=dict)  # (one summand, the other), by their names
-    repeated: dict[str, Value] = field(default_factory=dict)
-
-    def of(self, name: str, sources: Sequence[Source], shape: Shape) -> Value:
-        """The sum of some values, which all have this shape; what is emitted is called after `name`."""
-        total = self.values[sources[0].path]
-        for i, source in enumerate(sources[1:], start=1):
-            total = self._plus(total, self.values[source.path], f"{name}/sum.{i}", shape)
-        return total
-
-    def _plus(self, a: Value, b: Value, name: str, shape: Shape) -> Value:
-        first, second = sorted([a.name, b.name])
-        if (first, second) not in self.added:
-            if a.timed != b.timed:
-                a, b = self._timed(a, shape), self._timed(b, shape)
-            self.added[first, second] = Value(self.emit.node("Add", [a.name, b.name], name), a.timed)
-        return self.added[first, second]
-
-    def _timed(self, x: Value, shape: Shape) -> Value:
-        assert self.axis is not None, "in a step graph nothing is timed"
-        if x.name not in self.repeated:
-            self.repeated[x.name] = self.axis.timed(x, x.name, shape)
-        return self.repeated[x.name]
-
-
-def _constant(emit: Emitter, node: Node, frame: Value, axis: Axis | None) -> Value:
-    """A constant for each sample, the same at every step."""
-    batch = axis.batch if axis else emit.node("Shape", [frame.name], f"{node.path}/batch", start=0, end=1)
-    sizes = emit.node("Concat", [batch, emit.integers(node.shape, f"{node.path}/shape")], f"{node.path}/sizes", axis=0)
-    value = emit.constant(collapse(node.node.value), f"{node.path}/value")
-    return Value(emit.node("Expand", [value, sizes], node.path), timed=False)
 
 
 def _no_zeros(name: str, shape: Shape) -> str:

@@ -15,9 +15,9 @@ import onnx
 from numpy.typing import NDArray
 
 from stdl_export.graph import NodeName
-from stdl_export.onnx.cell import Held, Maybe, Moment, Port, times
+from stdl_export.onnx.cell import Held, Maybe, Moment, NodeCell, Port, times
 from stdl_export.onnx.emitter import Emitter
-from stdl_export.program import Node, Source
+from stdl_export.program import Node
 from stdl_export.semantics import Discrete, Synapse
 
 MOST = np.array(np.finfo(np.float32).max)
@@ -26,30 +26,15 @@ COMPARISONS = {">": "Greater", ">=": "GreaterOrEqual", "floor": "GreaterOrEqual"
 
 
 @dataclass(frozen=True, eq=False)
-class NeuronCell:
+class NeuronCell(NodeCell):
     """A lone neuron layer. It takes gain*x and puts out its spikes {0, 1, ...}, or its potential."""
 
-    node: Node
-
-    @property
-    def name(self) -> NodeName:
-        """Its path."""
-        return self.node.path
+    taken = "current"
 
     @property
     def held(self) -> list[Held]:
         """v, i of its synapse, s (its spike of the step before)."""
         return held(self.node)
-
-    @property
-    def reads(self) -> list[tuple[Source, ...]]:
-        """One sum."""
-        return [self.node.sources]
-
-    @property
-    def inputs(self) -> list[Port]:
-        """Its current."""
-        return [Port(f"{self.name}/current", self.node.shape)]
 
     @property
     def outputs(self) -> list[Port]:

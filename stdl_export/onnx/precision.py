@@ -20,10 +20,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from stdl_export.bundle import Arithmetic
 from stdl_export.common.errors import BadInput
 from stdl_export.common.names import unknown
 from stdl_export.graph import NodeName
+from stdl_export.manifest import Arithmetic
 from stdl_export.onnx.cell import float32
 from stdl_export.onnx.emitter import Emitter
 from stdl_export.onnx.exactness import Grid, grids

@@ -18,15 +18,16 @@ from collections.abc import Sequence
 import nir
 import onnx
 
-from stdl_export.bundle import FP32, Arithmetic
 from stdl_export.graph import NodeName
+from stdl_export.manifest import FP32, Arithmetic
 from stdl_export.onnx.cell import Cell
 from stdl_export.onnx.delay import DelayCell
 from stdl_export.onnx.loop import LoopCell
-from stdl_export.onnx.lower import close_sequence, in_sequence, lowerable, model, open_sequence, probe_names, walk
+from stdl_export.onnx.lower import close_sequence, in_sequence, model, open_sequence, optimised_program, probe_names
 from stdl_export.onnx.neuron import NeuronCell
 from stdl_export.onnx.precision import plan
 from stdl_export.onnx.time import TimeForm, Value, over_time, resolve
+from stdl_export.onnx.walk import walk
 from stdl_export.program import Node
 
 
@@ -35,7 +36,7 @@ def probe(graph: nir.NIRGraph, form: TimeForm = "auto", arithmetic: Arithmetic =
 
     All of them but a repeated input are [T, B, ...].
     """
-    made = lowerable(graph)
+    made = optimised_program(graph)
     steps = made.settings.T
     form = resolve(form, steps)
     spiking = made.spiking

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from stdl_export.bundle import Arithmetic
 from stdl_export.common.errors import BadInput, join_reasons
 from stdl_export.graph import NodeName
+from stdl_export.manifest import Arithmetic
 from stdl_export.onnx.cell import float32
 from stdl_export.onnx.exactness import Grid, grids
 from stdl_export.onnx.precision import channels, half, plan, weighted

@@ -9,11 +9,12 @@ import torch
 from networks import plain_spec
 
 from stdl_export import graph as graphs
+from stdl_export.assemble import create
 from stdl_export.common.errors import Unavailable
 from stdl_export.golden import choose
 from stdl_export.onnx.time import TimeForm
 from stdl_export.source import Source
-from stdl_export.targets import Job, create
+from stdl_export.targets import Job
 from stdl_export.tensorrt import Profile
 from stdl_models.nets.registry import build_network, network_spec
 from stdl_models.network import InputSpec

@@ -7,11 +7,14 @@ from pathlib import Path
 
 from stdl_export import bundle as bundles
 from stdl_export import golden as goldens
+from stdl_export.assemble import create
 from stdl_export.bundle import Bundle
+from stdl_export.golden_file import GOLDEN, write_golden
+from stdl_export.manifest import FP32
 from stdl_export.onnx import lower
 from stdl_export.onnx.probe import probe
 from stdl_export.source import Source
-from stdl_export.targets import Job, create
+from stdl_export.targets import Job
 from stdl_export.tensorrt import Profile
 
 
@@ -24,7 +27,7 @@ def make(
     labels=None,
     origin="reference",
     modes=("sequence", "step"),
-    arithmetic=bundles.FP32,
+    arithmetic=FP32,
     **source,
 ):
     """A bundle of the graph with the reference's outputs for x as its golden samples."""
@@ -51,8 +54,8 @@ def replace_onnx(bundle: Bundle, graph, files=("model.onnx", "model.probe.onnx",
 
 def replace_golden(bundle: Bundle, golden) -> Bundle:
     """The bundle with other golden samples."""
-    bundles.write_golden(golden, bundle.path / bundles.GOLDEN)
-    return rehash(bundle, [bundles.GOLDEN])
+    write_golden(golden, bundle.path / GOLDEN)
+    return rehash(bundle, [GOLDEN])
 
 
 def rehash(bundle: Bundle, files, **fields) -> Bundle:

@@ -10,7 +10,7 @@ import numpy as np
 
 from stdl_export.onnx import lower
 from stdl_export.program import program
-from stdl_runtimes import reference
+from stdl_runtimes.reference_walk import Simulation
 
 
 class FakeCuda:
@@ -138,7 +138,7 @@ class FakeContext:
 
     def _step(self):
         engine, states = self.engine, self.engine.states
-        simulation = reference.Simulation(engine.program, self.batch)
+        simulation = Simulation(engine.program, self.batch)
         simulation.states = {(info.node, info.var): self._read(info.input) for info in states}
         values = simulation.advance({path: self._read(name) for path, name in engine.given.items()})
         for info in states:
@@ -149,7 +149,7 @@ class FakeContext:
     def _sequence(self):
         engine = self.engine
         x = {path: self._read(name) for path, name in engine.given.items()}
-        simulation = reference.Simulation(engine.program, self.batch)
+        simulation = Simulation(engine.program, self.batch)
         steps = [
             simulation.advance(x if engine.repeated else {path: each[t] for path, each in x.items()})
             for t in range(engine.T)

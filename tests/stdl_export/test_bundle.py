@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from small_graphs import conv_net, frames
 
+from stdl_export import assemble, golden, targets
 from stdl_export import bundle as bundles
-from stdl_export import golden, targets
 from stdl_export import graph as graphs
-from stdl_export.bundle import Golden
+from stdl_export.arrays import read_arrays
 from stdl_export.common.errors import BadInput
+from stdl_export.golden_file import Golden, read_golden
+from stdl_export.manifest import Manifest
 from stdl_export.source import Source
 from stdl_export.targets import Job
 from stdl_export.tensorrt import Profile
@@ -24,7 +26,7 @@ def job(graph=None, modes=("sequence", "step"), form="auto") -> Job:
 
 def make(path: Path, names: tuple[str, ...] = ("onnx",), **choices) -> bundles.Bundle:
     recorded = golden.from_reference(conv_net(), frames(3, 2, 6, 6), np.arange(3))
-    made, _ = targets.create(path, Source(conv_net(), "small"), job(**choices), names, recorded, "reference")
+    made, _ = assemble.create(path, Source(conv_net(), "small"), job(**choices), names, recorded, "reference")
     return made
 
 
@@ -99,7 +101,7 @@ def test_only_the_modes_asked_for(tmp_path: Path, modes: tuple[targets.Mode, ...
 
 
 def test_initial_states_are_zeros(original: Path) -> None:
-    arrays = bundles.read_arrays(original / "states.npz")
+    arrays = read_arrays(original / "states.npz")
     assert {name: array.shape for name, array in arrays.items()} == {
         "state.lif1.v": (4, 6, 6),
         "state.lif2.v": (4, 6, 6),
@@ -198,7 +200,7 @@ def test_links_that_the_manifest_does_not_name_are_refused(folder: Path, target:
 
 
 def test_named_files_in_folders_are_a_bundles_own(folder: Path) -> None:
-    def fill(part: Path) -> bundles.Manifest:
+    def fill(part: Path) -> Manifest:
         (part / "deep").mkdir()
         (part / "deep" / "extra").write_text("x")
         return bundles.load(folder).manifest
@@ -209,7 +211,7 @@ def test_named_files_in_folders_are_a_bundles_own(folder: Path) -> None:
 def test_parts_are_added_and_the_rest_stays(tmp_path: Path) -> None:
     made = make(tmp_path / "b", names=(), modes=("step",))
     before = dict(made.manifest.files)
-    more, _ = targets.add(made, job(made.graph(), form="scan"), ["onnx"])
+    more, _ = assemble.add(made, job(made.graph(), form="scan"), ["onnx"])
     assert set(before) < set(more.manifest.files)
     assert {name: more.manifest.files[name] for name in before} == before
     assert [state.node for state in more.manifest.states] == ["lif1", "lif2"]
@@ -220,7 +222,7 @@ def test_a_failure_adds_nothing(folder: Path) -> None:
     opened = bundles.load(folder)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
 
-    def fill(part: Path) -> bundles.Manifest:
+    def fill(part: Path) -> Manifest:
         (part / "model.onnx").write_text("half")
         raise BadInput("stopped")
 
@@ -234,12 +236,12 @@ def test_a_failure_at_the_last_moment_puts_the_old_files_back(folder: Path, monk
     opened = bundles.load(folder)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
 
-    def fill(part: Path) -> bundles.Manifest:
+    def fill(part: Path) -> Manifest:
         (part / "model.onnx").write_text("another")
         (part / "new.bin").write_text("new")
         return opened.manifest
 
-    def full(path: Path, manifest: bundles.Manifest) -> None:
+    def full(path: Path, manifest: Manifest) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(bundles, "_write_manifest", full)
@@ -250,7 +252,7 @@ def test_a_failure_at_the_last_moment_puts_the_old_files_back(folder: Path, monk
 
 
 def test_a_failure_creates_nothing(tmp_path: Path) -> None:
-    def fill(folder: Path) -> bundles.Manifest:
+    def fill(folder: Path) -> Manifest:
         (folder / "graph.nir").write_text("half")
         raise BadInput("stopped")
 
@@ -290,19 +292,19 @@ def test_golden_head_cuts_every_array() -> None:
 def test_golden_files_that_do_not_fit(tmp_path: Path, arrays: dict[str, np.ndarray], said: str) -> None:
     np.savez(tmp_path / "golden.npz", **arrays)
     with pytest.raises(BadInput) as error:
-        bundles.read_golden(tmp_path / "golden.npz")
+        read_golden(tmp_path / "golden.npz")
     assert said in str(error.value)
 
 
 def test_arrays_larger_than_the_limit_are_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez_compressed(tmp_path / "a.npz", input=np.zeros(10_000))
-    monkeypatch.setattr(bundles, "MAX_ARRAY_BYTES", 1000)
+    monkeypatch.setattr("stdl_export.arrays.MAX_ARRAY_BYTES", 1000)
     with pytest.raises(BadInput, match="unpacks to"):
-        bundles.read_arrays(tmp_path / "a.npz")
+        read_arrays(tmp_path / "a.npz")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY"])
 def test_files_that_are_no_npz(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(BadInput, match="not a readable"):
-        bundles.read_arrays(tmp_path / "a.npz")
+        read_arrays(tmp_path / "a.npz")

@@ -31,8 +31,8 @@ def test_a_good_graph_has_no_problems() -> None:
     graph = conv_net()
     assert graphs.problems(graph) == []
     graphs.check(graph, "a test")
-    assert graphs.input_name(graph) == "input"
-    assert graphs.output_name(graph) == "output"
+    assert graphs.inputs(graph) == ["input"]
+    assert graphs.outputs(graph) == ["output"]
     assert graphs.neurons(graph) == ["lif1", "lif2"]
 
 

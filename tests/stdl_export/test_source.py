@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from small_graphs import conv_net, frames
 
-from stdl_export import bundle as bundles
-from stdl_export import golden, source, targets
+from stdl_export import assemble, golden, source, targets
 from stdl_export import graph as graphs
 from stdl_export.common.errors import BadInput, Unavailable
+from stdl_export.golden_file import write_golden
+from stdl_export.manifest import DataInfo
 from stdl_export.tensorrt import Profile
 
 
@@ -35,7 +36,7 @@ def test_a_bundle_brings_its_golden_samples(tmp_path: Path) -> None:
     first = source.Source(
         conv_net(), "small", classes=tuple("abcde"), encoding="latency", encoding_options={"threshold": 0.1}
     )
-    targets.create(tmp_path / "b", first, job, ["nir"], samples, "trained")
+    assemble.create(tmp_path / "b", first, job, ["nir"], samples, "trained")
     opened = source.read(tmp_path / "b")
     assert opened.bundle is not None
     assert opened.recorded is not None
@@ -68,7 +69,7 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     reader.read_run = lambda folder: trained  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "stdl_export.from_torch", reader)
     (tmp_path / source.NETWORK).write_text("")
-    bundles.write_golden(golden.from_reference(conv_net(), frames(3, 2, 6, 6), np.arange(3)), tmp_path / "golden.npz")
+    write_golden(golden.from_reference(conv_net(), frames(3, 2, 6, 6), np.arange(3)), tmp_path / "golden.npz")
     return tmp_path
 
 
@@ -76,7 +77,7 @@ def test_a_run_folder_brings_what_training_recorded(run_folder: Path) -> None:
     opened = source.read(run_folder)
     assert opened.recorded is not None
     assert opened.recorded.origin == "trained"
-    assert opened.data == bundles.DataInfo(name="digits", options={"size": 8}, mean=(0.5, 0.5), std=(0.2, 0.3))
+    assert opened.data == DataInfo(name="digits", options={"size": 8}, mean=(0.5, 0.5), std=(0.2, 0.3))
     assert opened.name == "vgg"
     assert (opened.encoding, opened.encoding_options, opened.encoding_seed) == ("poisson", {"gain": 0.5}, 3)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from chains import small_network
 
-from stdl_export.bundle import DataInfo
 from stdl_export.common.console import run
 from stdl_export.common.errors import Unavailable
+from stdl_export.manifest import DataInfo
 from stdl_runtimes import base, data, tensorrt
 from stdl_runtimes.cli import command
 

@@ -12,6 +12,7 @@ from stdl_export import dialects
 from stdl_export.common.errors import BadInput
 from stdl_export.semantics import discretise
 from stdl_runtimes import reference
+from stdl_runtimes import reference_nodes as nodes
 
 
 def run_one(node, inputs, **metadata):
@@ -143,16 +144,16 @@ def test_conv2d_is_onnx_conv(groups, kernel, stride, padding, dilation, seed):
     expected = onnx_op(
         "Conv", x, weight, bias, strides=stride, pads=begin + end, dilations=dilation, group=groups, kernel_shape=kernel
     )
-    np.testing.assert_allclose(reference.conv2d(node, x), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(nodes.conv2d(node, x), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_conv2d_of_a_large_batch_is_done_in_parts(monkeypatch):
     rng = np.random.default_rng(0)
     x = rng.integers(-3, 4, (5, 2, 6, 6)).astype(np.float32)  # small whole numbers: sums are exact in any order
     node = nir.Conv2d(None, rng.integers(-3, 4, (3, 2, 3, 3)).astype(np.float32), 1, 1, 1, 1, np.arange(3.0))
-    whole = reference.conv2d(node, x)
-    monkeypatch.setattr(reference, "PATCH_BYTES", 1)
-    assert np.array_equal(reference.conv2d(node, x), whole)
+    whole = nodes.conv2d(node, x)
+    monkeypatch.setattr(nodes, "PATCH_BYTES", 1)
+    assert np.array_equal(nodes.conv2d(node, x), whole)
 
 
 @pytest.mark.parametrize(
@@ -162,9 +163,9 @@ def test_pools_are_onnx_pools(kernel, stride, padding):
     x = np.random.default_rng(0).normal(size=(2, 3, 5, 6)).astype(np.float32)
     fields = [np.array(pair) for pair in (kernel, stride, padding)]
     mean = onnx_op("AveragePool", x, kernel_shape=kernel, strides=stride, pads=padding * 2, count_include_pad=1)
-    np.testing.assert_allclose(reference.avg_pool2d(nir.AvgPool2d(*fields), x), mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(nodes.avg_pool2d(nir.AvgPool2d(*fields), x), mean, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(
-        reference.sum_pool2d(nir.SumPool2d(*fields), x), mean * np.prod(kernel), rtol=1e-5, atol=1e-5
+        nodes.sum_pool2d(nir.SumPool2d(*fields), x), mean * np.prod(kernel), rtol=1e-5, atol=1e-5
     )
 
 
@@ -173,16 +174,16 @@ def test_pools_are_onnx_pools(kernel, stride, padding):
 )
 def test_flatten_counts_without_the_batch(dims, shape):
     x = np.arange(48.0, dtype=np.float32).reshape(2, 2, 3, 4)
-    assert np.array_equal(reference.flatten(nir.Flatten({"input": np.array([2, 3, 4])}, *dims), x), x.reshape(shape))
+    assert np.array_equal(nodes.flatten(nir.Flatten({"input": np.array([2, 3, 4])}, *dims), x), x.reshape(shape))
 
 
 def test_affine_linear_and_scale_by_hand():
     x = np.array([[1.0, 2.0], [3.0, -1.0]], np.float32)
     weight, bias = np.array([[1.0, 10.0], [0.5, 0.0], [0.0, -1.0]]), np.array([0.25, 0.0, 1.0])  # float64 is rounded
-    assert reference.affine(nir.Affine(weight, bias), x).tolist() == [[21.25, 0.5, -1.0], [-6.75, 1.5, 2.0]]
-    assert reference.linear(nir.Linear(weight), x).tolist() == [[21.0, 0.5, -2.0], [-7.0, 1.5, 1.0]]
-    assert reference.scale(nir.Scale(np.array([2.0, -1.0])), x).tolist() == [[2.0, -2.0], [6.0, 1.0]]
-    assert reference.affine(nir.Affine(weight, bias), x).dtype == np.float32
+    assert nodes.affine(nir.Affine(weight, bias), x).tolist() == [[21.25, 0.5, -1.0], [-6.75, 1.5, 2.0]]
+    assert nodes.linear(nir.Linear(weight), x).tolist() == [[21.0, 0.5, -2.0], [-7.0, 1.5, 1.0]]
+    assert nodes.scale(nir.Scale(np.array([2.0, -1.0])), x).tolist() == [[2.0, -2.0], [6.0, 1.0]]
+    assert nodes.affine(nir.Affine(weight, bias), x).dtype == np.float32
 
 
 # --- the walk -------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from small_graphs import DT, assemble, chain, full
 
 from stdl_export.common.errors import BadInput
 from stdl_runtimes import reference
+from stdl_runtimes import reference_nodes as nodes
 
 
 def lif(*, v_threshold=1.0, v_reset=0.0, v_leak=0.0, r=1.0):
@@ -267,9 +268,9 @@ def test_several_inputs_and_outputs():
 def test_weights_with_leading_dimensions():
     weight = np.arange(12.0).reshape(2, 2, 3)
     x = np.array([[[1.0, 0, 2], [0, 1, 0]]])
-    linear = reference.linear(nir.Linear(weight), x)
+    linear = nodes.linear(nir.Linear(weight), x)
     assert linear.tolist() == [[[4.0, 13.0], [7.0, 10.0]]]
-    assert reference.affine(nir.Affine(weight, np.array([1.0, 2.0])), x).tolist() == [[[5.0, 15.0], [8.0, 12.0]]]
+    assert nodes.affine(nir.Affine(weight, np.array([1.0, 2.0])), x).tolist() == [[[5.0, 15.0], [8.0, 12.0]]]
 
 
 @pytest.mark.parametrize("padding", [0, 2, "same", "valid"])
@@ -287,5 +288,5 @@ def test_conv1d_is_a_sum_of_products(padding, groups):
         channels = slice(group * (4 // groups), (group + 1) * (4 // groups))
         taps = padded[:, channels, at * stride : at * stride + 7 : dilation]
         expected[:, out, at] = (taps * weight[out]).sum(axis=(1, 2)) + bias[out]
-    found = reference.conv1d(nir.Conv1d(11, weight, stride, padding, dilation, groups, bias), x)
+    found = nodes.conv1d(nir.Conv1d(11, weight, stride, padding, dilation, groups, bias), x)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

@@ -10,6 +10,7 @@ from stdl_export import graph as graphs
 from stdl_export.primitives import PRIMITIVES
 from stdl_export.program import program
 from stdl_runtimes import reference
+from stdl_runtimes.reference_walk import Simulation
 
 several = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 few = settings(several, max_examples=30)
@@ -98,10 +99,10 @@ def test_a_sequence_in_two_parts_is_the_whole(graph, at):
     """All that is remembered is in the states."""
     x = random_programs.inputs(graph)
     whole = reference.run(graph, x)
-    simulation = reference.Simulation(program(graph), random_programs.BATCH)
+    simulation = Simulation(program(graph), random_programs.BATCH)
     for t in range(at):
         simulation.advance({name: each[t] for name, each in x.items()})
-    second = reference.Simulation(program(graph), random_programs.BATCH)
+    second = Simulation(program(graph), random_programs.BATCH)
     second.states = {key: state.copy() for key, state in simulation.states.items()}
     for t in range(at, random_programs.STEPS):
         values = second.advance({name: each[t] for name, each in x.items()})

@@ -10,10 +10,11 @@ from fake_gpu import FakeCuda, FakeEngine, FakeTensorRt
 from several import inputs as several_inputs
 from several import network
 
-from stdl_export.bundle import FP32, Arithmetic, EngineInfo
 from stdl_export.common.errors import BadInput, Unavailable
+from stdl_export.manifest import FP32, Arithmetic, EngineInfo
 from stdl_export.program import program
 from stdl_runtimes import base, cuda, reference, tensorrt
+from stdl_runtimes.reference_walk import Simulation
 from stdl_runtimes.validate import Comparison, entries_of
 
 T = 5
@@ -114,7 +115,7 @@ def test_states_in_fp16_are_kept_in_their_type(gpu):
     """2 bytes each on the device; the potential is rounded after each step."""
     made = gpu(mode="sequence", arithmetic=Arithmetic(precision="fp16", membrane="fp16"))
     x, expected = made.x[:, :3], []
-    simulation = reference.Simulation(program(made.graph), 3)
+    simulation = Simulation(program(made.graph), 3)
     for frame in x:
         values = simulation.advance({"input": frame})
         expected.append(values["output"])

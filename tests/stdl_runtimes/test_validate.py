@@ -7,8 +7,8 @@ import pytest
 from chains import chain, lif, small_network
 
 from stdl_export import graph as graphs
-from stdl_export.bundle import Golden
 from stdl_export.common.errors import BadInput
+from stdl_export.golden_file import Golden
 from stdl_runtimes import base, reference, validate
 from stdl_runtimes.validate import Comparison, entries_of, spiking_before
 

@@ -363,7 +363,7 @@ def with_node(node: nir.NIRNode, *more: tuple[str, str], choices: str = "{}", **
     ],
 )
 def test_every_node_and_choice_gives_the_references_numbers(graph: nir.NIRGraph) -> None:
-    x = 2 * frames(6, BATCH, *graphs.shapes(graph)[graphs.input_name(graph)])
+    x = 2 * frames(6, BATCH, *graphs.shapes(graph)[graphs.inputs(graph)[0]])
     expected = reference.run(graph, x).output
     assert expected.any()
     np.testing.assert_allclose(run_sequence(graph, x, 6), expected, rtol=1e-6)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from run_onnx import call, run, sequence_feeds, session
 from small_graphs import DT, assemble, chain, conv_net, frames, full, if_
 
-from stdl_export.bundle import Arithmetic
 from stdl_export.common.errors import BadInput
+from stdl_export.manifest import Arithmetic
 from stdl_export.onnx import lower
 from stdl_export.onnx.exactness import Grid, grids
 from stdl_export.onnx.precision import channels, weighted

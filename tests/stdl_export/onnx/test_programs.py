@@ -93,7 +93,7 @@ def test_the_probe_shows_each_layer_on_the_references_spikes(graph: nir.NIRGraph
     outputs = run(probe(graph), **sequence_feeds(graph, x, STEPS), **fed)
     for node, fired in result.spikes.items():
         np.testing.assert_array_equal(outputs[f"probe_out.{node}"], np.float32(fired))
-    names = lower.output_names(lower.lowerable(graph))
+    names = lower.output_names(lower.optimised_program(graph))
     assert_same({path: outputs[name] for path, name in names.items()}, result.outputs)
 
 

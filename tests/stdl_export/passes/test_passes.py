@@ -16,9 +16,11 @@ from run_onnx import run_sequence_outputs, run_steps_outputs
 
 from stdl_export import graph as graphs
 from stdl_export.onnx import lower
+from stdl_export.onnx.walk import cell_of
 from stdl_export.passes import PASSES, applied, optimised
 from stdl_export.program import Program, program
 from stdl_runtimes import reference
+from stdl_runtimes.reference_walk import Simulation
 
 several = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 few = settings(several, max_examples=25)
@@ -74,7 +76,7 @@ def test_values_stay_up_to_rounding(graph: nir.NIRGraph, seed: int) -> None:
     x = {name: each[0] for name, each in random_programs.inputs(graph, seed=seed).items()}
     decided = {p for p, node in before.nodes.items() if node.numbers or isinstance(node.node, nir.Threshold)}
     behind = _behind(before, decided)
-    wanted = reference.Simulation(before, random_programs.BATCH).advance(x)
+    wanted = Simulation(before, random_programs.BATCH).advance(x)
     found = lower_once(after, x)
     for path in set(before.outputs) - behind:
         size = max(1.0, float(np.abs(wanted[path]).max()))
@@ -83,7 +85,7 @@ def test_values_stay_up_to_rounding(graph: nir.NIRGraph, seed: int) -> None:
 
 def lower_once(made: Program, x: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The first step of a program after passes, in NumPy: constants stand for themselves."""
-    simulation, batch = reference.Simulation(made, random_programs.BATCH), random_programs.BATCH
+    simulation, batch = Simulation(made, random_programs.BATCH), random_programs.BATCH
     constant = {p: n.node.value for p, n in made.nodes.items() if type(n.node).__name__ == "Constant"}
     return simulation.advance(x | {p: np.broadcast_to(v, (batch, *v.shape)) for p, v in constant.items()})
 
@@ -107,7 +109,7 @@ def test_twice_is_once_and_what_is_known_stays(graph: nir.NIRGraph) -> None:
     assert {(state.node, state.var) for state in lower.states(graph)} == {
         (held.path, held.var)
         for component in after.components
-        if (cell := lower.cell_of(after, component)) is not None
+        if (cell := cell_of(after, component)) is not None
         for held in cell.held
     }
 
@@ -121,7 +123,7 @@ def test_passes_that_say_bits_keep_bits(graph: nir.NIRGraph) -> None:
     made = program(graph)
     for each in (each for each in PASSES if each.keeps == "bits"):
         made = each.run(made)
-    wanted, found = (reference.Simulation(each, random_programs.BATCH) for each in (program(graph), made))
+    wanted, found = (Simulation(each, random_programs.BATCH) for each in (program(graph), made))
     for t in range(STEPS):
         now = {name: each[t] for name, each in x.items()}
         before, after = wanted.advance(now), found.advance(now)
