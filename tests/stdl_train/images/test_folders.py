@@ -139,14 +139,15 @@ def test_a_folder_that_is_not_there_or_not_said(tmp_path):
 
 
 def test_known_sets_in_folders_keep_their_labels(tmp_path):
-    names = ("truck", "airplane", "cat", "dog", "automobile", "bird", "deer", "frog", "horse", "ship")
-    made = write_classes(tmp_path / "train", names, count=2, shape=(32, 32, 3))
-    samples = load("cifar10", "train", str(tmp_path))
+    names = ("Ankle boot", "Bag", "Coat", "Dress", "Pullover", "Sandal", "Shirt", "Sneaker", "T-shirt", "Trouser")
+    made = write_classes(tmp_path / "train", names, count=2, shape=(28, 28))
+    samples = load("fashion-mnist", "train", str(tmp_path))
     assert samples.labels.tolist() == [label for label in range(10) for _ in range(2)]
-    assert np.array_equal(samples.images[18], made[tmp_path / "train/truck/0.png"].transpose(2, 0, 1))
-    (tmp_path / "train" / "ship").rename(tmp_path / "train" / "ships")
-    with pytest.raises(BadInput, match="'ships', which is no class of the set: rename it to 'ship'"):
-        load("cifar10", "train", str(tmp_path))
+    assert samples.classes[9] == "Ankle boot"
+    assert np.array_equal(samples.images[18][0], made[tmp_path / "train/Ankle boot/0.png"])
+    (tmp_path / "train" / "Coat").rename(tmp_path / "train" / "Coats")
+    with pytest.raises(BadInput, match="'Coats', which is no class of the set: rename it to 'Coat'"):
+        load("fashion-mnist", "train", str(tmp_path))
 
 
 def test_tiny_imagenet_as_it_is_distributed(tmp_path):
