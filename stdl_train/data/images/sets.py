@@ -31,7 +31,7 @@ class ImageSet:
     classes: names in the order of labels, or how many, named in the files. shape: [C, H, W]; short: shorter side before
     the crop. exact: all pictures have this size. in_memory: small enough to be decoded at the start.
     mean, std: per channel over the training set, pixels in [0, 1]; figures that are usual for the set.
-    pictures, licence, size: for people (training and test pictures; size of the download).
+    pictures, licence, size: for people (training and test pictures; about the size of the download).
     """
 
     name: str
@@ -74,7 +74,7 @@ CIFAR_100 = ImageSet(
 )  # fmt: skip
 SVHN = ImageSet(
     "svhn", "ufldl-stanford/svhn", (3, 32, 32), DIGITS, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970),
-    (73_257, 26_032), "non-commercial use", "200 MB", config="cropped_digits",
+    (73_257, 26_032), "non-commercial use", "150 MB", config="cropped_digits",
 )  # fmt: skip
 TINY_IMAGENET = ImageSet(
     "tiny-imagenet", "zh-plus/tiny-imagenet", (3, 64, 64), 200, (0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821),
@@ -82,7 +82,7 @@ TINY_IMAGENET = ImageSet(
 )  # fmt: skip
 IMAGENET_1K = ImageSet(
     "imagenet-1k", "ILSVRC/imagenet-1k", (3, 224, 224), 1000, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225),
-    (1_281_167, 50_000), "ImageNet's terms (gated)", "155 GB", test=("validation", "val"), short=256, exact=False,
+    (1_281_167, 50_000), "ImageNet's terms (gated)", "160 GB", test=("validation", "val"), short=256, exact=False,
     in_memory=False,
 )  # fmt: skip
 
