@@ -358,13 +358,16 @@ def _check_band(recipe: Recipe, accuracy: float, changed: bool) -> None:
 
 
 def _recipe_table() -> Table:
-    table = Table("recipe", "network", "data", "T", "method", "memory", "time", "what")
-    for name in recipe_names():
-        recipe = read_recipe(name)
+    """One line a recipe, those of a data set together. memory: predicted, of a training step."""
+    table = Table("data", "recipe", "network", "T", "memory", "time", "what")
+    for column in table.columns[:5]:
+        column.no_wrap, column.overflow = True, "fold"
+    recipes = sorted((read_recipe(name) for name in recipe_names()), key=lambda recipe: (recipe.data.name, recipe.name))
+    for recipe in recipes:
         expect = recipe.expect or ExpectTable()
         time = "" if expect.minutes is None else f"{expect.minutes:g} min, {expect.machine}"
         table.add_row(
-            name, recipe.model.network, recipe.data.name, str(recipe.model.T), recipe.train.method,
-            expect.memory or "", time, recipe.description,
+            recipe.data.name, recipe.name, recipe.model.network, str(recipe.model.T), expect.memory or "", time,
+            recipe.description,
         )  # fmt: skip
     return table

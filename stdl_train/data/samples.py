@@ -150,3 +150,13 @@ def draw(count: int, limit: int | None, seed: int) -> npt.NDArray[np.intp]:
     if limit is None or limit >= count:
         return np.arange(count)
     return np.sort(np.random.default_rng(seed).permutation(count)[:limit])
+
+
+def divide(labels: npt.NDArray[np.int64], split: Split, share: float, seed: int) -> npt.NDArray[np.intp]:
+    """Indices of the split: of each class a share, rounded, is drawn for testing."""
+    test = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        drawn = np.random.default_rng([seed, int(label)]).permutation(members)
+        test[drawn[: round(share * len(members))]] = True
+    return np.flatnonzero(test == (split == "test"))

@@ -128,7 +128,7 @@ def test_cifar10_from_parquet_files(tmp_path):
     samples = load("cifar10", "train", str(tmp_path / "data"))
     assert samples.images.shape == (12, 3, 32, 32)
     assert samples.labels.tolist() == [i % 10 for i in range(12)]
-    np.testing.assert_allclose(samples.images[5], pixels[5].transpose(2, 0, 1) / 255, atol=1e-6)
+    np.testing.assert_array_equal(samples.take(np.array([5]))[0], pixels[5].transpose(2, 0, 1) / np.float32(255))
     some = load("cifar10", "test", str(tmp_path / "data"), limit=4)
     assert len(some.labels) == 4
     assert some.classes[3] == "cat"
@@ -137,7 +137,7 @@ def test_cifar10_from_parquet_files(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"label": lambda i: i}, "labels from 0 to 11, not 0 to 9"),
+        ({"label": lambda i: i}, "image 10 has label 10, outside 0 to 9"),
         ({"size": 28}, r"image 0 has shape \(28, 28, 3\)"),
         ({"break_image": 7}, "image 7 cannot be decoded"),
     ],
@@ -151,7 +151,7 @@ def test_wrong_files_are_named(tmp_path, change, message):
 def test_missing_folders_and_names(tmp_path):
     with pytest.raises(BadInput, match=r"folder '\./nowhere' does not exist"):
         load("cifar10", "train", "./nowhere")
-    with pytest.raises(BadInput, match=r"no train-\*\.parquet in folder"):
+    with pytest.raises(BadInput, match=r"no train-\*\.parquet, .* in folder"):
         load("cifar10", "train", str(tmp_path))
     (tmp_path / "train-00000.parquet").write_bytes(b"PAR1 and then nothing")
     with pytest.raises(BadInput, match="cannot be read from"):
@@ -166,4 +166,4 @@ def test_missing_folders_and_names(tmp_path):
 def test_the_real_images():
     samples = load("cifar10", "test", str(REAL), limit=100)
     assert samples.images.shape == (100, 3, 32, 32)
-    assert 0.3 < samples.images.mean() < 0.6
+    assert 0.3 < samples.take(np.arange(100)).mean() < 0.6

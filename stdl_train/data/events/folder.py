@@ -18,8 +18,8 @@ from stdl_train.data.events.events import Events, Sensor
 from stdl_train.data.events.options import Pixels, read_options
 from stdl_train.data.events.readers import SUFFIXES, Format, Unit, reader
 from stdl_train.data.events.recordings import Recordings, as_samples
-from stdl_train.data.events.sets import DividedOptions, divide
-from stdl_train.data.samples import Samples, Split
+from stdl_train.data.events.sets import DividedOptions
+from stdl_train.data.samples import Samples, Split, divide
 
 NAME = "event-folder"
 

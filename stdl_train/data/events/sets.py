@@ -27,7 +27,7 @@ from stdl_train.data.events.libraries import library
 from stdl_train.data.events.options import EventOptions, read_options
 from stdl_train.data.events.readers import check_bin, own
 from stdl_train.data.events.recordings import Recordings, as_samples
-from stdl_train.data.samples import Samples, Split
+from stdl_train.data.samples import Samples, Split, divide
 
 Indices = npt.NDArray[np.intp]
 
@@ -107,16 +107,6 @@ def n_caltech101(
 def shd(split: Split, path: str | None = None, limit: int | None = None, seed: int = 0, **options: Any) -> Samples:
     """Frames [N, T, 1, 1, 700] of 8,156 and 2,264 spoken digits, twenty classes."""
     return _samples(SHD, split, path, limit, seed, options)
-
-
-def divide(labels: npt.NDArray[np.int64], split: Split, share: float, seed: int) -> Indices:
-    """Indices of the split: of each class a share, rounded, is drawn for testing."""
-    test = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        drawn = np.random.default_rng([seed, int(label)]).permutation(members)
-        test[drawn[: round(share * len(members))]] = True
-    return np.flatnonzero(test == (split == "test"))
 
 
 def _samples(
