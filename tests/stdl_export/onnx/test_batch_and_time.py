@@ -15,7 +15,7 @@ from run_onnx import call, named, run_steps_outputs, sequence_feeds, session
 from small_graphs import conv_net, frames
 
 from stdl_export import graph as graphs
-from stdl_export.bundle import FP32, Arithmetic
+from stdl_export.manifest import FP32, Arithmetic
 from stdl_export.onnx import lower
 from stdl_runtimes import reference
 
