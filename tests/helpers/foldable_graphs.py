@@ -13,6 +13,7 @@ from typing import Any
 
 import nir
 import numpy as np
+from drawn_graphs import Builder
 from hypothesis import strategies as st
 from random_programs import DT, STEPS, neuron
 
@@ -49,18 +50,12 @@ def rough(graph: nir.NIRGraph, seed: int = 0) -> nir.NIRGraph:
     return found
 
 
-class _Builder:
+class _Builder(Builder):
     def __init__(self, draw: st.DrawFn) -> None:
-        self.draw = draw
-        self.rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-        self.nodes: dict[str, nir.NIRNode] = {}
-        self.edges: list[tuple[str, str]] = []
+        super().__init__(draw)
         self.shapes: dict[str, Shape] = {}
         for name, shape in (("image", IMAGE), ("x", (3,))):
             self.add(name, nir.Input(np.array(shape)), [], shape)
-
-    def one_of(self, *options: Any) -> Any:
-        return self.draw(st.sampled_from(options))
 
     def add(self, name: str, node: nir.NIRNode, sources: list[str], shape: Shape) -> None:
         self.nodes[name], self.shapes[name] = node, shape

@@ -11,6 +11,7 @@ from typing import Any
 
 import nir
 import numpy as np
+from drawn_graphs import Builder
 from hypothesis import strategies as st
 
 DT = 2.0**-10  # so that tau = 2**k * DT gives decays that are powers of two
@@ -45,19 +46,13 @@ def inputs(graph: nir.NIRGraph, batch: int, T: int, seed: int = 0) -> np.ndarray
     return (np.random.default_rng(seed).integers(-8, 13, size=shape) / 4).astype(np.float32)
 
 
-class _Builder:
+class _Builder(Builder):
     """A graph that grows at its end; it draws structure from hypothesis and numbers from a generator seeded by it."""
 
     def __init__(self, draw: st.DrawFn) -> None:
-        self.draw = draw
-        self.rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-        self.nodes: dict[str, nir.NIRNode] = {}
-        self.edges: list[tuple[str, str]] = []
+        super().__init__(draw)
         self.shapes: dict[str, Shape] = {}
         self.resets: dict[str, str | None] = {}
-
-    def one_of(self, *options: Any) -> Any:
-        return self.draw(st.sampled_from(options))
 
     def add(self, name: str, node: nir.NIRNode, sources: list[str], shape: Shape | None = None) -> str:
         """A node behind its sources; shape is that of its output, by default that of its input."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import nir
 import numpy as np
+from drawn_graphs import Builder
 from hypothesis import strategies as st
 
 from stdl_export import dialects
@@ -88,20 +89,14 @@ def neuron(rng: np.random.Generator, kind: str, shape: tuple[int, ...]) -> nir.N
     return made
 
 
-class _Builder:
+class _Builder(Builder):
     """Nodes that mostly put out vectors of SIZE, each reading some of those before it."""
 
     def __init__(self, draw: st.DrawFn) -> None:
-        self.draw = draw
-        self.rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-        self.nodes: dict[str, nir.NIRNode] = {}
-        self.edges: list[tuple[str, str]] = []
+        super().__init__(draw)
         self.vectors: list[str] = []
         self.middle: list[str] = []
         self.neurons: list[str] = []
-
-    def one_of(self, *options: Any) -> Any:
-        return self.draw(st.sampled_from(options))
 
     def add(self, name: str, node: nir.NIRNode, *sources: str) -> str:
         if name in ODD_NAMES and name in self.nodes:
