@@ -46,7 +46,10 @@ def choose(
     if inputs is not None:
         x, labels = read_inputs(inputs, graphs.inputs(graph))
         x = mapped(x, lambda each: each[:samples] if mode == "repeat" else each[:, :samples])
-        return from_reference(graph, x, None if labels is None else labels[:samples]), "reference"
+        try:
+            return from_reference(graph, x, None if labels is None else labels[:samples]), "reference"
+        except BadInput as error:
+            raise BadInput(f"'{inputs}': {error}") from None
     if recorded is None:
         return from_reference(graph, seeded_input(graph, samples or SAMPLES)), "reference"
     golden = recorded.golden.head(samples or recorded.golden.samples, recorded.settings.input)

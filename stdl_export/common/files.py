@@ -62,12 +62,11 @@ def remove_parts(folder: Path) -> None:
 
 
 def require_writable(path: Path) -> None:
-    """Refuse an output file that could not be written, before the work for it begins; its folder is made."""
+    """Refuse an output file that could not be written, before the work for it begins; nothing is made yet."""
     if path.is_dir():
         raise BadInput(f"'{path}' is a folder: name a file in it")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        with tempfile.TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists())):
             pass
     except (FileExistsError, NotADirectoryError):
         raise BadInput(f"'{path}' cannot be written, since its folder is a file: choose another path") from None

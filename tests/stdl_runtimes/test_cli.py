@@ -326,6 +326,12 @@ def test_files_that_cannot_be_written_are_seen_before_anything_runs(made, valida
     assert (code, error) == (2, f"error: '{tmp_path / 'y'}' cannot be written: No space left; choose another path\n")
 
 
+@pytest.mark.parametrize("option", ["--json", "--report"])
+def test_a_refusal_leaves_no_folder_for_what_was_not_written(validate, tmp_path, option):
+    assert validate(tmp_path / "none", option, tmp_path / "new" / "x")[0] == 2
+    assert not (tmp_path / "new").exists()
+
+
 def _full(**_options):
     raise OSError(28, "No space left", "/tmp/other")
 

@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import platformdirs
 
 from stdl_export.common.errors import BadInput
 from stdl_export.common.files import atomic_file, remove_parts, sha256
@@ -62,15 +62,8 @@ class Cache:
 
 def cache_root() -> Path:
     """STDL_CACHE, else this project's folder in the user's cache folder by the rules of the platform."""
-    if chosen := os.environ.get("STDL_CACHE"):
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "stdl-toolchain"
+    chosen = os.environ.get("STDL_CACHE")
+    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("stdl-toolchain", appauthor=False)
 
 
 def cached(name: str, key: Mapping[str, Any], count: int, make: Callable[[range], Piece], per_piece: int = 64) -> Cache:
