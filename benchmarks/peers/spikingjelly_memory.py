@@ -5,6 +5,9 @@ Runs in an environment of its own (SpikingJelly's, with what our counter needs):
     python -m venv .venv-spikingjelly
     .venv-spikingjelly/bin/pip install torch==2.13.0 spikingjelly==2.0.0 pydantic safetensors click rich
 
+torchvision comes along and has to be of the same build as torch (both of PyPI, or both of PyTorch's CPU index); where
+2.13.0 had no such pair, the figures in docs/benchmarks.md were taken with torch 2.14.1.
+
 `training_memory.py --spikingjelly .venv-spikingjelly/bin/python` calls it. Its levels above 1 search with a GPU's
 memory and are refused by SpikingJelly on a CPU, so level 1 is what is counted: checkpoints with compressed spikes.
 """
