@@ -27,7 +27,6 @@ peers: .venv/installed .venv-peers/installed
 benchmarks: .venv/installed
 	$(BIN)/python benchmarks/training_memory.py
 	$(BIN)/python benchmarks/training_time.py
-	$(BIN)/python benchmarks/training_accuracy.py
 	$(BIN)/python benchmarks/loading_events.py
 	$(BIN)/python benchmarks/export_cost.py
 	$(BIN)/python benchmarks/inference_latency.py
