@@ -1,0 +1,1 @@
+"""Bit-accurate models of neuromorphic chips, as runtimes."""
