@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from stdl_export.onnx.exactness import INT8
 
 SAMPLE = 32  # weights of a channel that a scale is tried on before it is tried on all
+FEW = 4  # of these, what every scale is tried on at once
+BLOCK = 1024  # channels at once, so that no more than a few MiB are held
 ROUNDING = 2.0**-22  # relative: a product n * s is rounded to float32, and so is s
 
 
@@ -50,21 +52,26 @@ def _scales(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     empty = np.float32(largest / INT8) == 0
     scales = np.where(empty, 1.0, np.float64(np.float32(largest / INT8)))
     sample = np.abs(rows[:, :: max(1, rows.shape[1] // SAMPLE)])
-    left = np.flatnonzero(~empty)
-    for levels in range(1, INT8 + 1):  # the largest scale that fits: with few levels it is the number that was meant
-        tried = np.float64(np.float32(largest[left] / levels))
-        fits = (tried > 0) & _whole(sample[left], tried)
-        fits[fits] = _whole(np.abs(rows[left[fits]]), tried[fits])
-        scales[left[fits]] = tried[fits]
-        left = left[~fits]
+    for first in range(0, len(rows), BLOCK):
+        block = slice(first, first + BLOCK)
+        tried = np.float64(np.float32(largest[block] / np.arange(1, INT8 + 1)[:, None]))
+        # [levels, rows]: a few weights rule out almost all, so the search below looks at what is left
+        likely = (tried > 0) & _whole(sample[block, :FEW], tried)
+        open_rows = ~empty[block]
+        for level in np.flatnonzero(likely.any(axis=1)):  # the largest scale that fits: it is the number that was meant
+            at = np.flatnonzero(open_rows & likely[level])
+            at = at[_whole(sample[block][at], tried[level, at])]
+            at = at[_whole(np.abs(rows[block][at]), tried[level, at])]
+            scales[first + at] = tried[level, at]
+            open_rows[at] = False
     return scales
 
 
 def _whole(rows: NDArray[np.float64], scales: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which rows hold whole multiples of their scale only, up to the rounding of float32."""
-    safe = np.where(scales > 0, scales, 1.0)[:, None]
+    """Which rows [rows, n] hold whole multiples of their scale [..., rows] only, up to the rounding of float32."""
+    safe = np.where(scales > 0, scales, 1.0)[..., None]
     near = np.abs(np.rint(rows / safe) * safe - rows) <= ROUNDING * np.abs(rows)
-    return np.asarray(near.all(axis=1))
+    return np.asarray(near.all(axis=-1))
 
 
 def _rows(weight: NDArray[np.generic]) -> NDArray[np.generic]:
