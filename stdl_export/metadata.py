@@ -102,11 +102,12 @@ def with_settings(graph: nir.NIRGraph, wanted: Settings) -> nir.NIRGraph:
 
 
 def resets(graph: nir.NIRGraph, flat: Flat) -> dict[NodeName, str | None]:
-    """What `stdl.reset` says of each spiking node; None where neither it nor the graph says anything."""
+    """What `stdl.reset` says of each spiking node; None where neither it nor the graph says anything that is known."""
     said = graph.metadata.get("stdl.reset")
-    return {
+    found = {
         path: node.metadata.get("stdl.reset", said) for path, node in flat.nodes.items() if isinstance(node, SPIKING)
     }
+    return {path: reset if SETTINGS["stdl.reset"].holds(reset) else None for path, reset in found.items()}
 
 
 def key_reasons(metadata: Mapping[str, Any], known: Mapping[str, Setting]) -> Iterator[str]:

@@ -122,7 +122,10 @@ def _one_threshold(form: Form) -> tuple[Form, Float64]:
 
 def _threshold(form: Form, strict: bool) -> tuple[Float32, list[str]]:
     """v_threshold in float32, moved by one number where equality counts otherwise."""
-    threshold = form.threshold.astype(np.float32)
+    with np.errstate(over="ignore"):
+        threshold = form.threshold.astype(np.float32)
+    if (np.isinf(threshold) & np.isfinite(form.threshold)).any():
+        raise Refused("its threshold is beyond what float32 holds, once scaled as the peer has it")
     if form.reset == "none" or strict == form.strict:
         return threshold, []
     direction = np.float32(np.inf if form.strict else -np.inf)

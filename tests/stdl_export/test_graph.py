@@ -215,6 +215,7 @@ def graph_with(edit) -> nir.NIRGraph:
         (lambda g: g.metadata.update({"stdl.rest": "subtract"}), "metadata stdl.rest is not known here"),
         (lambda g: g.metadata.update({"stdl.reset": []}), "metadata stdl.reset=[]"),
         (lambda g: g.nodes["lif1"].metadata.update({"stdl.reset": "x"}), "node 'lif1' (LIF): metadata stdl.reset='x'"),
+        (lambda g: g.nodes["lif1"].metadata.update({"stdl.reset": "[[0.0]]"}), "metadata stdl.reset='[[0.0]]'"),
         (lambda g: g.nodes["pool"].metadata.update({"stdl.reset": "subtract"}), "node 'pool' (AvgPool2d): metadata"),
         (lambda g: g.metadata.update(note=None), "metadata note=None: accepted are str, int, float and bool"),
     ],

@@ -197,6 +197,14 @@ def test_an_unknown_peer_is_told_with_the_known_ones():
         adapt(chain(lif(3), shape=(3,)), "sinab")
 
 
+def test_a_threshold_beyond_float32_is_refused_without_a_warning():
+    """Where the peer's gain is 1, a small r makes the threshold larger by as much."""
+    weak = nir.IF(r=full(1e-8 / 2**-10, 3), v_threshold=full(1e35, 3), v_reset=full(0, 3))
+    affine = nir.Affine(np.eye(3, dtype=np.float32), full(0, 3))
+    with pytest.raises(BadInput, match="its threshold is beyond what float32 holds"):
+        adapt(chain(affine, weak, shape=(3,)), "sinabs")
+
+
 def test_what_others_read_elsewhere_is_refused():
     """Two neurons on one loop: importers put the delay where names say."""
     nodes = {
