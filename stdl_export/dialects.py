@@ -90,12 +90,13 @@ class Rule(Table):
     out_scale: Expression | None = None
 
     def over(self, lower: Rule) -> Rule:
-        """This rule laid over another: what it says holds, a `v_min` of null included."""
+        """This rule laid over another: what it says holds. Null is as good as nothing, but for `v_min`: no bound."""
         return Rule.model_construct(**(lower.said() | self.said()))
 
     def said(self) -> dict[str, Any]:
         """The choices that are made here."""
-        return {key: getattr(self, key) for key in self.model_fields_set}
+        made = {key: getattr(self, key) for key in self.model_fields_set}
+        return {key: value for key, value in made.items() if value is not None or key == "v_min"}
 
 
 class GraphChoices(Table):

@@ -91,7 +91,7 @@ def seeded_input(graph: nir.NIRGraph, samples: int) -> Values:
     steps = min(graphs.settings(graph).T or STEPS, TRIAL_STEPS)
     liveliness = {scale: _liveliness(made, steps, _scaled(trial, scale)) for scale in SCALES}
     best = max(liveliness, key=liveliness.__getitem__)
-    if liveliness[best][0] <= 0:
+    if -math.inf < liveliness[best][0] <= 0:  # what cannot be counted at any scale is an error, said when it runs
         log.warning("some layer never spikes, or always does, on seeded input: give real samples with --inputs")
     return _scaled(x, best)
 
@@ -134,9 +134,13 @@ def read_inputs(path: Path, names: Sequence[str]) -> tuple[Values, NDArray[np.in
 
 def _liveliness(made: Program, steps: int, x: Values) -> list[float]:
     """How far each layer is from silence, or from a spike of every neuron at every step, the one that is worst off
-    first; below 0 where some fire more often than that.
+    first; below 0 where some fire more often than that, or too often to be counted.
     """
-    rates = [float(fired.mean()) for fired in _run(made, x, steps).spikes.values()]
+    try:
+        spikes = _run(made, x, steps).spikes
+    except BadInput:
+        return [-math.inf]
+    rates = [float(fired.mean()) for fired in spikes.values()]
     return sorted(min(rate, 1 - rate) for rate in rates)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from stdl_export.arrays import Values
 from stdl_export.bundle import Bundle
+from stdl_export.common.errors import BadInput
 from stdl_export.graph import NodeName
 from stdl_export.manifest import StateInfo
 from stdl_export.program import Program, program
@@ -28,6 +29,7 @@ from stdl_runtimes.reference_neurons import margin
 from stdl_runtimes.reference_walk import Simulation, StateName
 
 SAMPLES_AT_ONCE = 64  # bounds memory: a large batch is run in parts
+MOST_SPIKES = 1 << 24  # of a neuron in a step: up to here every whole number is a float32
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ def _run(made: Program, x: Mapping[NodeName, Array], repeated: bool, length: int
         for path, kept in outputs.items():
             kept.append(values[path])
         for path, counts in fired.items():
-            counts.append(_as_spikes(_numbers(made, path), steps.spikes[path]))
+            counts.append(_as_spikes(path, _numbers(made, path), steps.spikes[path]))
         for path, distances in near.items():
             distances.append(margin(_numbers(made, path), steps.decided[path]))
         for path, potentials in stored.items():
@@ -193,9 +195,16 @@ def _numbers(made: Program, path: NodeName) -> Discrete:
     return numbers
 
 
-def _as_spikes(k: Discrete, s: Array) -> Spikes:
+def _as_spikes(path: NodeName, k: Discrete, s: Array) -> Spikes:
     """Counts where a node can fire several times a step, else true and false."""
-    return s.astype(np.int32) if k.spike == "floor" else s > 0
+    if k.spike != "floor":
+        return s > 0
+    if not (s <= MOST_SPIKES).all():
+        raise BadInput(
+            f"node '{path}' fires more than {MOST_SPIKES} times in a step, which float32 cannot count: give smaller "
+            "inputs, or a higher v_threshold"
+        )
+    return s.astype(np.int32)
 
 
 def _joined(parts: list[Result]) -> Result:

@@ -77,6 +77,13 @@ def test_null_takes_a_clamp_away() -> None:
     assert dialects.rule(dialect, "LIF", "a").v_min is None
 
 
+def test_null_elsewhere_says_nothing() -> None:
+    dialect = dialects.get('{"nodes": {"a": {"v_init": null, "reset": null, "spike": ">="}}}')
+    assert dialects.rule(dialect, "LIF", "a") == dialects.rule(dialects.NIR, "LIF", "a").model_copy(
+        update={"spike": ">="}
+    )
+
+
 def test_a_reset_for_all_goes_over_what_nodes_said_before() -> None:
     dialect = dialects.get('{"types": {"IF": {"reset": "none"}}, "nodes": {"a": {"reset": "zero", "spike": ">="}}}')
     changed = dialects.changed(dialect, {"reset": "subtract", "nodes": {"b": {"reset": "v_reset"}}}, "a test")

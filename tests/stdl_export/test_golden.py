@@ -110,6 +110,13 @@ def test_layers_that_count_are_not_made_to_fire_a_thousand_times_a_step() -> Non
     assert all(0.02 < count.mean() / 4 < 0.98 for count in samples.counts.values())
 
 
+def test_a_scale_at_which_spikes_cannot_be_counted_is_not_taken() -> None:
+    graph = chain(if_(4, threshold=2.0**-22), shape=(4,), T=2)
+    graph.metadata["stdl.dialect"] = json.dumps({"base": "nir", "types": {"IF": {"spike": "floor"}}})
+    samples, _ = golden.choose(graph, None, None, 4)
+    assert 0 < samples.counts["n0"].mean() < 2**24
+
+
 def test_a_layer_that_cannot_spike_is_told(caplog: pytest.LogCaptureFixture) -> None:
     logging.getLogger("stdl").propagate = True
     with caplog.at_level(logging.WARNING, logger="stdl"):

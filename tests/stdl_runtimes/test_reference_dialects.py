@@ -64,6 +64,12 @@ def test_several_spikes_a_step():
     assert potentials(run(lif(), [2.75], spike="floor", reset="zero")) == [0.0]
 
 
+@pytest.mark.parametrize("threshold", [1e-8, 1e-30])
+def test_more_spikes_than_float32_can_count_are_refused(threshold):
+    with pytest.raises(BadInput, match="node 'n0' fires more than 16777216 times in a step"):
+        run(lif(v_threshold=threshold), [2.75], spike="floor", reset="subtract")
+
+
 def test_margins_of_counts_are_relative_to_the_multiple():
     # u = 2.75, the nearest multiple is 3;  then 0.375 + 0.25, which is nearest to 1
     x = np.array([2.75, 0.25], np.float32).reshape(-1, 1, 1)
