@@ -34,11 +34,11 @@ from stdl_train.methods.stdl import Stdl
 from stdl_train.placement import Pipeline, Stage, parse_placement
 from stdl_train.plan import Plan, PlanRequest, costs
 from stdl_train.plan_search import make_plan
+from stdl_train.quantize import Tuning
 from stdl_train.recipe import (
     EncodingTable,
     ExpectTable,
     Recipe,
-    TrainTable,
     read_recipe,
     recipe_names,
     require_same,
@@ -64,6 +64,7 @@ Examples:
   stdl-train digits-vgg5 --method bptt --out runs/bptt   the same network by BPTT
   torchrun --nproc-per-node 2 -m stdl_train digits-vgg5  two processes, docs/distributed.md
   stdl-train digits-events --check                       the data over time, before training
+  stdl-train digits-vgg5 --quantize loihi2               a fine-tune on the weights of a chip
   stdl-train digits-vgg5 --resume                        go on behind the last checkpoint
 """
 
@@ -80,12 +81,13 @@ Examples:
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Default: what the recipe says, else auto.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Seed of weights, order and augmentation.")
 @click.option("--placement", metavar="DEVICES", help="Devices of the subnetworks, such as cuda:0,cuda:1.")
+@click.option("--quantize", metavar="CHIP", help="Fine-tune for a chip's whole-numbered weights: loihi2, speck, xylo.")
 @click.option("--allow-unexportable", is_flag=True, help="Train a network even if it can not be exported.")
 @click.option("--list", "list_recipes", is_flag=True, help="List the recipes that come with the package.")
 def main(
     recipe: str | None, out: Path | None, method: str | None, memory_budget: str | None, settings: tuple[str, ...],
     only_plan: bool, only_check: bool, resume: bool, device: str | None, seed: int | None, placement: str | None,
-    allow_unexportable: bool, list_recipes: bool,
+    quantize: str | None, allow_unexportable: bool, list_recipes: bool,
 ) -> None:  # fmt: skip
     """Train a spiking network with a memory that does not grow with the number of time steps.
 
@@ -97,6 +99,8 @@ def main(
     if recipe is None:
         raise click.UsageError("give a recipe: a name from --list, or a TOML file")
     overrides = {"method": method, "memory_budget": memory_budget, "device": device, "seed": seed}
+    if quantize is not None:
+        settings = (*settings, f"quantize.chip={quantize}")
     resolved = read_recipe(recipe, settings, overrides)
     if only_check:
         return check_data(resolved, out or Path(f"{resolved.name}-check.png"), console)
@@ -113,7 +117,7 @@ def _train_together(
 ) -> None:  # fmt: skip
     """What each process does: check, plan, train; the first one writes and speaks."""
     on = _device(resolved.train.device)
-    check_world(resolved.train, world, placement)
+    check_world(resolved, world, placement)
     if not only_plan:
         _require_usable(folder, resolved, resume)
         if resolved.train.tensorboard:
@@ -125,6 +129,7 @@ def _train_together(
             f"this network could not be exported: {join_reasons(reasons)}: --allow-unexportable trains it anyway"
         )
     plan = make_plan(spec, make_request(resolved, world))
+    tuning = Tuning.of(resolved, spec)
     stages = None if placement is None else parse_placement(placement, len(plan.layout.parts))
     on = stages[0].device if stages else on
     if only_plan:
@@ -136,7 +141,7 @@ def _train_together(
         folder.mkdir(parents=True, exist_ok=True)
         write_recipe(resolved, folder / RECIPE)
     with _arithmetic():
-        accuracy = train(resolved, spec, plan, data, folder, resume, console, world, stages)
+        accuracy = train(resolved, spec, plan, tuning, data, folder, resume, console, world, stages)
     if accuracy is None:
         return
     click.echo(f"run folder: {folder}   next: stdl-export {folder} --target nir,onnx --out BUNDLE")
@@ -211,8 +216,8 @@ def make_request(recipe: Recipe, world: World) -> PlanRequest:
 
 
 def train(
-    recipe: Recipe, spec: NetworkSpec, plan: Plan, data: tuple[Data, Data], folder: Path, resume: bool,
-    console: Console, world: World, stages: list[Stage] | None,
+    recipe: Recipe, spec: NetworkSpec, plan: Plan, tuning: Tuning | None, data: tuple[Data, Data], folder: Path,
+    resume: bool, console: Console, world: World, stages: list[Stage] | None,
 ) -> float | None:  # fmt: skip
     """Train, merge, write the network and golden samples; returns the merged network's test accuracy.
 
@@ -238,7 +243,12 @@ def train(
     trainer.settle()
     if not world.first:
         return None
-    network, accuracy = _finish(recipe, method, train_data, test_data, folder)
+    network, accuracy = _finish(recipe, method, train_data, test_data)
+    if tuning is not None:
+        network, accuracy = tuning.run(network, train_data, test_data, augment, folder, resume, console)
+    ((x, labels),) = test_data.batches(GOLDEN_SAMPLES, limit=GOLDEN_SAMPLES)
+    write_golden(network, x, labels, folder / "golden.npz")
+    network = network.cpu()
     measured = _measure(recipe, spec, plan, train_data)
     history = trainer.progress.history
     write_report(recipe, spec, plan, history, accuracy, measured, device, folder / "report.html")
@@ -246,8 +256,11 @@ def train(
     return accuracy
 
 
-def check_world(options: TrainTable, world: World, placement: str | None) -> None:
+def check_world(recipe: Recipe, world: World, placement: str | None) -> None:
     """What several processes or several devices can not do is said before anything begins."""
+    options = recipe.train
+    if world.size > 1 and recipe.quantize is not None:
+        raise BadInput("--quantize fine-tunes in one process: run it without torchrun")
     if world.size > 1:
         check_batch(options.batch_size, world)
     if placement is None:
@@ -276,10 +289,8 @@ def _measure(recipe: Recipe, spec: NetworkSpec, plan: Plan, train_data: Data) ->
     return count_step(method, x, labels)
 
 
-def _finish(
-    recipe: Recipe, method: Method, train_data: Data, test_data: Data, folder: Path
-) -> tuple[SpikingNetwork, float]:
-    """Merge with proof, estimate batch normalisation again, measure, write golden samples."""
+def _finish(recipe: Recipe, method: Method, train_data: Data, test_data: Data) -> tuple[SpikingNetwork, float]:
+    """Merge with proof, estimate batch normalisation again, measure."""
     x, labels = next(test_data.batches(recipe.train.batch_size))
     network = merge(method, x)
     click.echo(f"merged: logits and spikes of {len(labels)} test samples equal the chained subnetworks' bit for bit")
@@ -288,10 +299,8 @@ def _finish(
         batches = train_data.batches(batch, limit=recipe.train.bn_samples)
         reestimate_batchnorm(network, (x for x, _ in batches))
     accuracy = evaluate(network, test_data, recipe.train.batch_size)
-    ((x, labels),) = test_data.batches(GOLDEN_SAMPLES, limit=GOLDEN_SAMPLES)
-    write_golden(network, x, labels, folder / "golden.npz")
     click.echo(f"test accuracy of the merged network: {accuracy:.2%} ({len(test_data.labels)} samples)")
-    return network.cpu(), accuracy
+    return network, accuracy
 
 
 def _load(recipe: Recipe, split: Split, few: bool = False) -> Samples:

@@ -147,6 +147,17 @@ class TrainTable(MethodOptions):
             raise ValueError(f"a learning rate of {highest:g} does not fit float32: lower optimizer.lr")
 
 
+class QuantizeTable(Table):
+    """A fine-tune behind the training, on the whole numbers that a chip has for weights (`--quantize`).
+
+    `lr`: of its first step; it falls to zero along a cosine, as in training.
+    """
+
+    chip: Name
+    epochs: Count = 3
+    lr: PositiveFloat = 2e-4
+
+
 class ExpectTable(Table):
     """What to expect of an unchanged recipe.
 
@@ -168,6 +179,7 @@ class Recipe(Table):
     model: ModelTable
     data: DataTable
     train: TrainTable = TrainTable()
+    quantize: QuantizeTable | None = None
     expect: ExpectTable | None = None
 
 
