@@ -12,6 +12,7 @@ import nir
 from stdl_export import bundle as bundles
 from stdl_export import graph as graphs
 from stdl_export.bundle import Bundle
+from stdl_export.common.errors import BadInput
 from stdl_export.common.files import sha256
 from stdl_export.common.names import unknown
 from stdl_export.golden_file import GOLDEN, Golden, write_golden
@@ -19,7 +20,7 @@ from stdl_export.manifest import GoldenInfo, InputInfo, Manifest, Origin, Output
 from stdl_export.onnx import lower
 from stdl_export.program import Program, program
 from stdl_export.source import Source
-from stdl_export.targets import TARGETS, Job, Parts, write_graph
+from stdl_export.targets import TARGETS, Assembled, Job, Parts, write_graph
 
 
 def create(
@@ -32,10 +33,9 @@ def create(
         write_graph(job, folder, parts)
         parts.graph_sha256 = sha256(folder / bundles.GRAPH)
         write_golden(golden, folder / GOLDEN)
-        for target in targets:
-            if target != "nir":
-                TARGETS[target].write(job, folder, parts)
-        return _manifest(source, job, parts, GoldenInfo(origin=origin, samples=golden.samples))
+        _write(job, [target for target in targets if target != "nir"], folder, parts)
+        made = _manifest(source, job, parts, GoldenInfo(origin=origin, samples=golden.samples))
+        return _finish(job, targets, Assembled(folder, made, None), parts)
 
     return bundles.create(path, fill), parts.notes
 
@@ -44,13 +44,14 @@ def add(bundle: Bundle, job: Job, targets: Sequence[str]) -> tuple[Bundle, list[
     """The bundle with what the targets add; its graph and golden samples stay. And notes for the summary."""
     parts = Parts(graph_sha256=bundle.manifest.files[bundles.GRAPH])
 
-    def fill(folder: Path) -> Manifest:
-        for target in targets:
-            TARGETS[target].write(job, folder, parts)
-        before = bundle.manifest
+    def fill(folder: Path, now: Bundle) -> Manifest:
+        before = now.manifest
+        if before.arithmetic != job.arithmetic:
+            raise BadInput(f"bundle '{bundle.path}' was replaced by another one meanwhile: export again")
+        _write(job, targets, folder, parts)
         replaced = {engine.file for engine in parts.engines}
         engines = [engine for engine in before.engines if engine.file not in replaced] + parts.engines
-        return before.model_copy(
+        made = before.model_copy(
             update={
                 "states": parts.states or before.states,
                 "final_states": before.final_states if parts.final_states is None else parts.final_states,
@@ -58,8 +59,23 @@ def add(bundle: Bundle, job: Job, targets: Sequence[str]) -> tuple[Bundle, list[
                 "versions": before.versions | _versions() | parts.versions,
             }
         )
+        return _finish(job, targets, Assembled(folder, made, now), parts)
 
     return bundles.add(bundle, fill), parts.notes
+
+
+def _write(job: Job, targets: Sequence[str], folder: Path, parts: Parts) -> None:
+    for target in targets:
+        if (write := TARGETS[target].write) is not None:
+            write(job, folder, parts)
+
+
+def _finish(job: Job, targets: Sequence[str], made: Assembled, parts: Parts) -> Manifest:
+    """What is written of the finished parts; it may add to the versions and the notes only."""
+    for target in targets:
+        if (finish := TARGETS[target].finish) is not None:
+            finish(job, made.hashed(), parts)
+    return made.manifest.model_copy(update={"versions": made.manifest.versions | parts.versions})
 
 
 def _manifest(source: Source, job: Job, parts: Parts, golden: GoldenInfo) -> Manifest:

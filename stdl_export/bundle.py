@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -18,9 +16,10 @@ from pathlib import Path, PurePosixPath
 import nir
 
 from stdl_export import graph as graphs
+from stdl_export.common import changes
 from stdl_export.common.config import read_json, validate
 from stdl_export.common.errors import BadInput, one_line
-from stdl_export.common.files import atomic_file, atomic_folder, inside, sha256
+from stdl_export.common.files import FULL, atomic_file, inside, require_empty, sha256, sync_tree
 from stdl_export.golden_file import GOLDEN, Golden, read_golden
 from stdl_export.manifest import SCHEMA_VERSION, Manifest
 
@@ -66,7 +65,29 @@ class Bundle:
 
 
 def load(path: Path) -> Bundle:
-    """Open a bundle: the schema first, then every hash. `BadInput` names a file that is missing, changed or foreign."""
+    """Open a bundle: the schema first, then every hash. `BadInput` names a file that is missing, changed or foreign.
+
+    An export that was killed while it replaced files is finished first; one that replaces them now is waited for.
+    """
+    while True:
+        changes.settle(path)
+        before = _stamp(path)
+        try:
+            return _load(path)
+        except BadInput:
+            if not changes.renaming(path) and _stamp(path) == before:
+                raise  # no export came in between
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes with every new manifest."""
+    with contextlib.suppress(OSError):
+        found = (path / MANIFEST).stat()
+        return found.st_ino, found.st_mtime_ns
+    return None
+
+
+def _load(path: Path) -> Bundle:
     manifest = _read_manifest(path)
     for name, expected in manifest.files.items():
         file = inside(path, name)
@@ -87,50 +108,44 @@ def load(path: Path) -> Bundle:
 
 def create(path: Path, fill: Callable[[Path], Manifest]) -> Bundle:
     """Make a new bundle: `fill` writes its files into the folder it is given, and returns the manifest less `files`."""
-    with atomic_folder(path) as folder:
-        manifest = fill(folder)
-        _write_manifest(folder / MANIFEST, manifest.model_copy(update={"files": _hashes(folder)}))
+    require_empty(path)
+    with changes.changing(path) as new, _named_where_full(new, path):
+        require_empty(path)  # another export may have been first
+        manifest = fill(new)
+        _write_manifest(new / MANIFEST, manifest, hashes(new))
+        sync_tree(new)
+        new.replace(path.resolve())  # POSIX: replaces an empty folder
     return load(path)
 
 
-def add(bundle: Bundle, fill: Callable[[Path], Manifest]) -> Bundle:
-    """Add files to a bundle, or replace some; the manifest is replaced last. `fill` as in `create`.
+def add(bundle: Bundle, fill: Callable[[Path, Bundle], Manifest]) -> Bundle:
+    """Add files to a bundle, or replace some; the manifest is replaced last (see `changes`). `fill` as in `create`.
 
-    Replacing a file of the same name is seen as damage until the new manifest is there: a stop in between never passes
-    for a good bundle.
+    Exports into one bundle wait for each other: `fill` gets it as it is when its turn has come. The graph is still the
+    one of `bundle`, else `BadInput`.
     """
-    folder = Path(tempfile.mkdtemp(dir=bundle.path.parent, prefix=f".{bundle.path.name}.", suffix=".part"))
-    try:
-        manifest = fill(folder)
-        hashes = _hashes(folder)
-        files = bundle.manifest.files | hashes
-        with _undone_on_error(bundle.path, folder / "replaced", list(hashes)):
-            for name in hashes:
-                target = inside(bundle.path, name)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                (folder / name).replace(target)  # both lie in the same file system: whole or not at all
-            _write_manifest(bundle.path / MANIFEST, manifest.model_copy(update={"files": files}))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with changes.changing(bundle.path) as new, _named_where_full(new, bundle.path):
+        now = _load(bundle.path)
+        if now.manifest.files[GRAPH] != bundle.manifest.files[GRAPH]:
+            raise BadInput(f"bundle '{bundle.path}' was replaced by another one meanwhile: export again")
+        manifest = fill(new, now)
+        added = hashes(new)
+        _write_manifest(new / MANIFEST, manifest, now.manifest.files | added)
+        changes.commit(bundle.path, MANIFEST, added)
     return load(bundle.path)
 
 
 @contextlib.contextmanager
-def _undone_on_error(bundle: Path, aside: Path, names: list[str]) -> Iterator[None]:
-    """Keep the files that are about to be replaced, and put them back where the block fails."""
-    kept = [name for name in names if (bundle / name).exists()]
-    for name in kept:
-        (aside / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(bundle / name, aside / name)
+def _named_where_full(new: Path, path: Path) -> Iterator[None]:
+    """An error of a full disk says the bundle's file that had no room, not where it lay for the time being."""
     try:
         yield
-    except BaseException:
-        for name in names:
-            if name in kept:
-                (aside / name).replace(bundle / name)
-            else:
-                (bundle / name).unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        file = Path(error.filename or new)
+        name = path / file.relative_to(new) if file.is_relative_to(new) else path
+        raise BadInput(f"'{name}' could not be written: {error.strerror}; make room and export again") from None
 
 
 def _read_manifest(path: Path) -> Manifest:
@@ -195,11 +210,13 @@ def _refuse_unnamed(path: Path, manifest: Manifest) -> None:
             raise BadInput(f"bundle '{path}': file '{name}' is not named in {MANIFEST}: remove it or export again")
 
 
-def _write_manifest(path: Path, manifest: Manifest) -> None:
+def _write_manifest(path: Path, manifest: Manifest, files: Mapping[str, str]) -> None:
+    whole = manifest.model_copy(update={"files": dict(files)})
     with atomic_file(path) as part:
-        part.write_text(json.dumps(manifest.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
+        part.write_text(json.dumps(whole.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
 
 
-def _hashes(folder: Path) -> dict[str, str]:
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in a folder, by its name there."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return {file.relative_to(folder).as_posix(): sha256(file) for file in files}

@@ -153,7 +153,8 @@ def _write_bundle(
     """A new bundle in `--out`, or new parts of the bundle that is the source; and what is in it now."""
     if opened.classes is not None and (reason := class_misfit(job.graph, predicted, opened.classes)):
         raise BadInput(f"--set classes: {reason}: give one for each, and --set prediction=OUTPUT of several Outputs")
-    targets.check(job, names)
+    has = () if opened.bundle is None or given.out is not None else opened.bundle.manifest.files
+    targets.check(job, names, has)
     if given.out is None:
         assert opened.bundle is not None, "it was checked"
         settle.check_same_arithmetic(opened.bundle, job.arithmetic, given)

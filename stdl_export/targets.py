@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -15,13 +15,15 @@ import numpy as np
 from stdl_export import bundle as bundles
 from stdl_export import graph as graphs
 from stdl_export import tensorrt
-from stdl_export.common.errors import StdlError
+from stdl_export.bundle import Bundle
+from stdl_export.common.errors import BadInput, StdlError
 from stdl_export.common.files import atomic_file
 from stdl_export.explain.drawing import check_size, dot, picture
 from stdl_export.explain.svg import svg
 from stdl_export.manifest import (
     Arithmetic,
     EngineInfo,
+    Manifest,
     Membrane,
     Precision,
     StateInfo,
@@ -75,6 +77,30 @@ class Parts:
     notes: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Assembled:
+    """A bundle's parts when the targets have written theirs: new files in `folder`, the others in the bundle `now`.
+
+    The manifest is the one that the bundle gets; its `files` have the hashes of both (`hashed`).
+    """
+
+    folder: Path
+    manifest: Manifest
+    now: Bundle | None
+
+    def file(self, name: str) -> Path | None:
+        """The path of a file that the bundle will have; None where it will have none of that name."""
+        if (self.folder / name).is_file():
+            return self.folder / name
+        return self.now.file(name) if self.now is not None and name in self.now.manifest.files else None
+
+    def hashed(self) -> Assembled:
+        """The same with the hashes of all files that there are by now."""
+        before = {} if self.now is None else self.now.manifest.files
+        files = before | bundles.hashes(self.folder)
+        return replace(self, manifest=self.manifest.model_copy(update={"files": files}))
+
+
 Check = Callable[[Job], list[str] | None]
 
 
@@ -82,11 +108,16 @@ Check = Callable[[Job], list[str] | None]
 class Target:
     """One row: what writes the files, and checks of what it cannot do here.
 
-    A check raises `StdlError`, and may have remarks on what is done but loses much.
+    A check raises `StdlError`, and may have remarks on what is done but loses much. finish: writes what is made of
+    other parts, the bundle's or those of targets beside it, when all of them are there and their hashes are known.
+    needs: files of which the bundle must have one, or get it from a target beside this one, `with_target`.
     """
 
-    write: Callable[[Job, Path, Parts], None]
+    write: Callable[[Job, Path, Parts], None] | None
     checks: tuple[Check, ...] = ()
+    finish: Callable[[Job, Assembled, Parts], None] | None = None
+    needs: tuple[str, ...] = ()
+    with_target: str | None = None
 
 
 def write_graph(job: Job, folder: Path, parts: Parts) -> None:
@@ -119,7 +150,8 @@ def _tensorrt(job: Job, folder: Path, parts: Parts) -> None:
         model = _sequence(job) if mode == "sequence" else lower.step(job.graph, job.arithmetic)
         engine = tensorrt.build(flavour, model.SerializeToString(), f"the {mode} graph", job.profile)
         file = flavour.file(mode)
-        (folder / file).write_bytes(engine)
+        with atomic_file(folder / file) as part:
+            part.write_bytes(engine)
         parts.engines.append(
             EngineInfo(
                 file=file,
@@ -196,8 +228,15 @@ TARGETS = {
 }
 
 
-def check(job: Job, targets: Sequence[str]) -> None:
-    """Refuse what a target cannot do here, before anything is computed or written. What loses much is a warning."""
+def check(job: Job, targets: Sequence[str], has: Collection[str] = ()) -> None:
+    """Refuse what a target cannot do here, before anything is computed or written. What loses much is a warning.
+
+    has: the files of the bundle that the targets' files come into.
+    """
+    for target in targets:
+        row = TARGETS[target]
+        if row.needs and row.with_target not in targets and not {*row.needs} & {*has}:
+            raise BadInput(f"--target {target} is made of {' or '.join(row.needs)}: add --target {row.with_target}")
     checks = dict.fromkeys(check for target in targets for check in TARGETS[target].checks)
     for remark in [remark for each in checks for remark in each(job) or ()]:
         log.warning(remark)
@@ -222,7 +261,8 @@ def _states(job: Job, folder: Path, parts: Parts) -> None:
     initial: dict[str, Any] = {
         state.input: np.broadcast_to(state.initial.astype(state.dtype), state.shape) for state in states
     }
-    np.savez_compressed(folder / STATES, **initial)
+    with atomic_file(folder / STATES) as part, part.open("wb") as file:
+        np.savez_compressed(file, **initial)
     parts.states = tuple(
         StateInfo(
             node=state.node,

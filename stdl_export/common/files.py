@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from stdl_export.common.errors import BadInput
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a disk, a quota or a file that is full."""
 
 
 @contextlib.contextmanager
@@ -26,31 +29,15 @@ def atomic_file(path: Path, keep: Path | None = None) -> Iterator[Path]:
     try:
         yield part
         _keep_umask(part, 0o666)
-        _sync(part)
+        sync(part)
         if keep is not None and path.exists():
             path.replace(keep)
         part.replace(path)
-        _sync(path.parent)
-    except BaseException:
+        sync(path.parent)
+    except BaseException as error:
         part.unlink(missing_ok=True)
-        raise
-
-
-@contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; rename it to `path` when the block succeeds, remove it when it fails.
-
-    `path` must not exist yet, or be an empty folder (`require_empty`).
-    """
-    require_empty(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
-    try:
-        yield part
-        _keep_umask(part, 0o777)
-        part.replace(path)  # POSIX: replaces an empty folder
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in FULL:
+            error.filename = str(path)  # a write that fails does not say where
         raise
 
 
@@ -116,7 +103,14 @@ def _keep_umask(path: Path, mode: int) -> None:
     path.chmod(mode & ~mask)
 
 
-def _sync(path: Path) -> None:
+def sync_tree(folder: Path) -> None:
+    """Flush every file in a folder, and the folders."""
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            sync(path)
+
+
+def sync(path: Path) -> None:
     """Flush to disk before the rename, so that a crash leaves the old file or the new one, never an empty one."""
     handle = os.open(path, os.O_RDONLY)  # a folder too: a rename is an entry in it
     try:

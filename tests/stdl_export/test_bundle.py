@@ -200,10 +200,10 @@ def test_links_that_the_manifest_does_not_name_are_refused(folder: Path, target:
 
 
 def test_named_files_in_folders_are_a_bundles_own(folder: Path) -> None:
-    def fill(part: Path) -> Manifest:
+    def fill(part: Path, now: bundles.Bundle) -> Manifest:
         (part / "deep").mkdir()
         (part / "deep" / "extra").write_text("x")
-        return bundles.load(folder).manifest
+        return now.manifest
 
     assert bundles.add(bundles.load(folder), fill).file("deep/extra").read_text() == "x"
 
@@ -222,7 +222,7 @@ def test_a_failure_adds_nothing(folder: Path) -> None:
     opened = bundles.load(folder)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
 
-    def fill(part: Path) -> Manifest:
+    def fill(part: Path, now: bundles.Bundle) -> Manifest:
         (part / "model.onnx").write_text("half")
         raise BadInput("stopped")
 
@@ -232,22 +232,27 @@ def test_a_failure_adds_nothing(folder: Path) -> None:
     assert [path.name for path in folder.parent.iterdir()] == ["small"]
 
 
-def test_a_failure_at_the_last_moment_puts_the_old_files_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_manifest_does_not_fit_on_the_disk_nothing_changes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened = bundles.load(folder)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
 
-    def fill(part: Path) -> Manifest:
+    def fill(part: Path, now: bundles.Bundle) -> Manifest:
         (part / "model.onnx").write_text("another")
         (part / "new.bin").write_text("new")
-        return opened.manifest
+        return now.manifest
 
-    def full(path: Path, manifest: Manifest) -> None:
-        raise OSError(28, "No space left on device")
+    def full(path: Path, manifest: Manifest, files: dict[str, str]) -> None:
+        raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr(bundles, "_write_manifest", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(
+        BadInput, match=r"small/manifest.json' could not be written: No space left on device; make room"
+    ):
         bundles.add(opened, fill)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert [path.name for path in folder.parent.iterdir()] == ["small"]
     assert bundles.load(folder).manifest == opened.manifest
 
 
