@@ -1,1 +1,6 @@
-"""Runs bundles on devices and proves parity: no PyTorch here. Start at `base.load` or the command `stdl-validate`."""
+"""Runs bundles on devices and proves parity: no PyTorch here. Start at `load` or the command `stdl-validate`."""
+
+from stdl_runtimes.base import REGISTRY, Recorded, Runtime, Session, load
+from stdl_runtimes.streams import Streams
+
+__all__ = ["REGISTRY", "Recorded", "Runtime", "Session", "Streams", "load"]

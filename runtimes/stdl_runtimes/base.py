@@ -7,30 +7,42 @@ calls, and where the engine can show single layers, `run_recorded` and `layers` 
 from __future__ import annotations
 
 import abc
+import functools
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from stdl_export.common.errors import Unavailable
+from stdl_export.common.errors import BadInput, Unavailable
 from stdl_export.common.names import unknown
 from stdl_runtimes.ends import Arrays, Ends, Result, only, plain
+from stdl_runtimes.session import ALL, At, Opened, Session, States
 
 if TYPE_CHECKING:
     from stdl_export.arrays import Values
     from stdl_export.bundle import Bundle
+    from stdl_export.manifest import Tolerances
+
+__all__ = [
+    "ALL", "REGISTRY", "Array", "At", "Device", "Mode", "Opened", "Options", "Recorded", "Runtime", "Session", "Spikes",
+    "States", "load",
+]  # fmt: skip
 
 Array = npt.NDArray[np.float32]
 Spikes = npt.NDArray[np.bool_]
 Mode = Literal["sequence", "step"]
 Device = Literal["cpu", "cuda"]
-T = TypeVar("T", bound="Opened")
+Options = Mapping[str, str]
+"""Of a runtime, by name, as `--set <runtime>.<name>=<value>` gives them."""
 
-# Name -> module with `load(bundle, device) -> Runtime`, which raises Unavailable where the runtime cannot run here.
+# Name -> "module" or "module:object" which has `load(bundle, device) -> Runtime`, and raises Unavailable where the
+# runtime cannot run here. It may also have `load_file(path) -> Runtime` for a file of its own, and, where it takes
+# options, OPTIONS, a sentence that says which; its `load(bundle, device, options)` checks them.
 REGISTRY: Mapping[str, str] = MappingProxyType(
     {
         "reference": "stdl_runtimes.reference",
@@ -53,46 +65,24 @@ class Recorded:
         return only(self.outputs)
 
 
-class Opened:
-    """Something that holds memory of an engine. A context manager: leaving it gives the memory back."""
-
-    def close(self) -> None:
-        """Give back what the engine holds; nothing else may be called afterwards."""
-
-    def __enter__(self: T) -> T:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-
-class Session(Opened, abc.ABC):
-    """A network between steps: `step` takes a frame [B, ...], gives the output [B, ...] and keeps the state."""
-
-    ends: Ends
-    batch: int
-
-    def step(self, frame: Values) -> Result:
-        """Advance one time step: frame [B, ...] -> output [B, ...]; of several Inputs or Outputs a dictionary."""
-        return plain(self.advance(self.ends.frames(frame, self.batch)))
-
-    @abc.abstractmethod
-    def advance(self, frames: Arrays) -> Arrays:
-        """The same by node, with frames that were checked; what comes out is the caller's own."""
-
-    @abc.abstractmethod
-    def reset(self) -> None:
-        """Forget everything: the next step is the first of a new sequence."""
-
-
 class Runtime(Opened, abc.ABC):
-    """A bundle opened in one engine."""
+    """A bundle, or a file of its own, opened in one engine.
+
+    Threads: `run` and `session` may be called from several at once where `threads` says so; a session belongs to one.
+    """
 
     name: str
     ends: Ends
     modes: tuple[Mode, ...]
     shows_spikes: bool = False  # does it offer run_recorded and layers?
     largest_session: int | None = None  # samples that one session takes; None: any number
+    threads: bool = False  # may several run it at once?
+    tolerances: Tolerances | None = None  # what parity allows it; None: what the bundle's manifest says
+    refused: tuple[str, ...] = ()  # of a chip: each thing in the network that it cannot do, and what to do
+
+    def describe(self) -> Mapping[str, str]:
+        """What is in force, for reports: engine and version, provider, options, threads, by short names."""
+        return {}
 
     def run(self, x: Values, timesteps: int | None = None) -> Result:
         """Output [T, B, ...] of a fresh sequence; of several Outputs a dictionary by their names.
@@ -135,10 +125,47 @@ class Runtime(Opened, abc.ABC):
         raise Unavailable(f"{self.name} cannot run single layers")
 
 
-def load(bundle: Bundle, runtime: str = "onnxruntime", device: Device = "cpu") -> Runtime:
-    """Open a bundle in the runtime of that name; `Unavailable` with the reason where it cannot run here."""
+def load(
+    source: Bundle | Path | str, runtime: str = "onnxruntime", device: Device = "cpu", options: Options | None = None
+) -> Runtime:
+    """Open a network in the runtime of that name; `Unavailable` with the reason where it cannot run here.
+
+    source: a bundle, the folder of one, or a file that belongs to the runtime, as a chip's is. options: of the runtime;
+    `describe` of what comes back shows all that are in force.
+    """
     if runtime not in REGISTRY:
         raise unknown("runtime", runtime, REGISTRY)
-    module: Any = importlib.import_module(REGISTRY[runtime])
-    opened: Runtime = module.load(bundle, device)
+    module = _resolved(REGISTRY[runtime])
+    if options and not hasattr(module, "OPTIONS"):
+        raise BadInput(f"runtime '{runtime}' takes no options: leave out '{next(iter(options))}'")
+    opened: Runtime
+    if isinstance(source, Path | str) and not Path(source).is_dir():
+        opened = _file_loader(module, runtime, Path(source))(Path(source))
+    else:
+        bundle = _bundle(Path(source)) if isinstance(source, Path | str) else source
+        opened = module.load(bundle, device, options) if options else module.load(bundle, device)
     return opened
+
+
+def _resolved(name: str) -> Any:
+    """What a line of the registry names."""
+    module, _, attribute = name.partition(":")
+    found: Any = importlib.import_module(module)
+    return functools.reduce(getattr, attribute.split("."), found) if attribute else found
+
+
+def _file_loader(module: Any, runtime: str, path: Path) -> Any:
+    """How the runtime opens a file of its own."""
+    if not path.is_file():
+        raise BadInput(
+            f"'{path}' does not exist: give the folder of a bundle, or a file that runtime '{runtime}' reads"
+        )
+    if not hasattr(module, "load_file"):
+        raise BadInput(f"runtime '{runtime}' reads no single files, '{path}' is one: give the folder of a bundle")
+    return module.load_file
+
+
+def _bundle(path: Path) -> Bundle:
+    from stdl_export import bundle  # it reads graphs, and takes its time to import
+
+    return bundle.load(path)

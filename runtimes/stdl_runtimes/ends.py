@@ -70,6 +70,13 @@ class Ends:
                 )
         return arrays
 
+    def frame(self, x: Values) -> Arrays:
+        """The inputs [...] of one step of one sample, float32 by node."""
+        arrays = self._arrays(x)
+        for name, each in arrays.items():
+            self._check_sample(name, each.shape)
+        return arrays
+
     def samples(self, x: Arrays) -> int:
         """B of the inputs of a run."""
         return int(next(iter(x.values())).shape[self.batch_axis])

@@ -35,6 +35,7 @@ class OnnxRuntime(base.Runtime):
 
     name = "onnxruntime"
     shows_spikes = True
+    threads = True
 
     def __init__(self, bundle: Bundle, device: Device) -> None:
         self._bundle = bundle
@@ -44,6 +45,12 @@ class OnnxRuntime(base.Runtime):
         self.ends = ends.of_manifest(bundle.manifest)
         self._sessions: dict[str, Any] = {}
         self.modes = tuple(mode for mode, file in FILES.items() if file in bundle.manifest.files)
+
+    def describe(self) -> Mapping[str, str]:
+        """Version, provider and its options."""
+        provider, settings = PROVIDERS[self._device]
+        said = {"engine": f"onnxruntime {_module().__version__}", "provider": provider, "device": self._device}
+        return said | {f"provider.{name}": value for name, value in settings.items()}
 
     def outputs(self, x: Arrays, timesteps: int) -> Arrays:
         """Outputs [T, B, ...] of the sequence graph."""
@@ -140,8 +147,8 @@ class _Steps(base.Session):
         self._inputs = bundle.manifest.input.tensors
         self._outputs = _names(bundle)
         self._infos = bundle.manifest.states
-        self._initial = states.initial(bundle, batch)
-        self._states = self._initial if begin is None else states.given(self._infos, begin, batch)
+        self.initial = states.initial(bundle, batch)
+        self._states = dict(self.initial if begin is None else states.given(self._infos, begin, batch))
 
     def advance(self, frames: Arrays) -> Arrays:
         """One call of the step graph."""
@@ -151,9 +158,14 @@ class _Steps(base.Session):
         self._states = {info.input: state for info, state in zip(self._infos, kept, strict=True)}
         return dict(zip(self._outputs, outputs, strict=True))
 
-    def reset(self) -> None:
-        """All states as they start."""
-        self._states = self._initial
+    def _read(self, at: base.At) -> base.States:
+        return {name: np.array(each[at]) for name, each in self._states.items()}
+
+    def _write(self, states: Mapping[str, Array], at: base.At) -> None:
+        for name, each in states.items():
+            changed = self._states[name].copy()  # the present one may be the caller's, or the start of all sessions
+            changed[at] = each
+            self._states[name] = changed
 
 
 def load(bundle: Bundle, device: Device) -> OnnxRuntime:

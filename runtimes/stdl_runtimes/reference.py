@@ -83,13 +83,14 @@ def run_program(made: Program, x: Values, *, T: int | None = None, record: _Reco
 
 
 class Session(base.Session):
-    """The graph step by step, with the states kept in between."""
+    """The graph step by step, with the states kept in between; they are float32 whatever a bundle stores."""
 
     def __init__(self, network: nir.NIRGraph, batch: int, states: Mapping[StateName, Array] | None = None) -> None:
-        self._program = program(network)
-        self.ends = ends.of_program(self._program)
-        self.batch = batch
-        self.reset()
+        made = program(network)
+        self._simulation = Simulation(made, batch)
+        self._names = {f"state.{path}.{var}": (path, var) for path, var in self._simulation.states}
+        self.ends, self.batch = ends.of_program(made), batch
+        self.initial = self._read(base.ALL)
         if states is not None:
             self._simulation.states |= states
 
@@ -98,9 +99,16 @@ class Session(base.Session):
         values = self._simulation.advance(frames)
         return {name: np.array(values[name]) for name in self.ends.outputs}
 
-    def reset(self) -> None:
-        """All states back to what they are before the first step."""
-        self._simulation = Simulation(self._program, self.batch)
+    def _read(self, at: base.At) -> base.States:
+        states = self._simulation.states
+        return {name: np.array(_turned(key[1], states[key])[at]) for name, key in self._names.items()}
+
+    def _write(self, states: Mapping[str, Array], at: base.At) -> None:
+        """Into new arrays: the present ones may be shared with outputs and with each other."""
+        for name, (path, var) in self._names.items():
+            state = _turned(var, self._simulation.states[path, var]).copy()
+            state[at] = states[name]
+            self._simulation.states[path, var] = _turned(var, state)
 
 
 class Reference(base.Runtime):
@@ -108,12 +116,17 @@ class Reference(base.Runtime):
 
     name = "reference"
     shows_spikes = True
+    threads = True
     modes = ("sequence",)  # a session takes the very same steps, so a second row would compare it with itself
 
     def __init__(self, network: nir.NIRGraph, infos: Sequence[StateInfo] = ()) -> None:
         self.network = network
         self.ends = ends.of_program(program(network))
         self._infos = infos  # what a bundle calls the states
+
+    def describe(self) -> Mapping[str, str]:
+        """NumPy's version: there is nothing to choose."""
+        return {"engine": f"NumPy {np.__version__}", "device": "cpu"}
 
     def outputs(self, x: Arrays, timesteps: int) -> Arrays:
         """Outputs [T, B, ...] of a fresh sequence."""

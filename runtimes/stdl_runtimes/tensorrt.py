@@ -191,13 +191,14 @@ class _Steps(base.Session):
         self.batch = batch
         self._size = max(batch, smallest)
         self._bound = Bound(device, engine.handle, bundle.manifest, self._size)
-        self._initial = states.initial(bundle, self._size)
+        whole = states.initial(bundle, self._size)
+        self.initial = {name: each[:batch] for name, each in whole.items()}
         self._names = [(info.input, info.output) for info in bundle.manifest.states]
         self._sets = [
             {into: self._bound.addresses[into] for into, _ in self._names},
             {into: self._bound.addresses[out] for into, out in self._names},
         ]
-        self._upload(self._initial if begin is None else self._begun(bundle, begin))
+        self._upload(whole if begin is None else self._begun(bundle, begin))
 
     def advance(self, frames: Arrays) -> Arrays:
         """One execution; the sets change places."""
@@ -209,9 +210,24 @@ class _Steps(base.Session):
         self._sets.reverse()
         return {name: output[: self.batch] for name, output in outputs.items()}
 
-    def reset(self) -> None:
-        """The states as they start."""
-        self._upload(self._initial)
+    def _read(self, at: base.At) -> base.States:
+        """From the set that the next step reads."""
+        return {name: each[: self.batch][at] for name, each in self._download().items()}
+
+    def _write(self, states: Mapping[str, Array], at: base.At) -> None:
+        """The whole set down, changed, and up again."""
+        whole = self._download()
+        for name, each in whole.items():
+            each[: self.batch][at] = states[name]
+        self._upload(whole)
+
+    def _download(self) -> base.States:
+        """The set that the next step reads, filled-up samples included."""
+        arrays = {name: np.empty((self._size, *each.shape[1:]), each.dtype) for name, each in self.initial.items()}
+        for name, array in arrays.items():
+            self._device.download(self._sets[0][name], array)
+        self._device.wait()
+        return arrays
 
     def _begun(self, bundle: Bundle, begin: Mapping[str, Array]) -> Arrays:
         return _filled(states.given(bundle.manifest.states, begin, self.batch), 0, self._size)

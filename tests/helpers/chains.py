@@ -79,3 +79,12 @@ def small_network(seed=0, *, T=5, mode="repeat", decoding="mean", readout="affin
 
 def _normal(rng, *shape, size):
     return rng.normal(0, size, shape).astype(np.float32)
+
+
+def exact(graph, x):
+    """Weights and inputs as multiples of 1/64 and 1/16: sums do not round, so that it does not matter who adds what."""
+    for node in graph.nodes.values():
+        for field in ("weight", "bias"):
+            if getattr(node, field, None) is not None:
+                setattr(node, field, (np.round(getattr(node, field) * 64) / 64).astype(np.float32))
+    return graph, (np.round(x * 16) / 16).astype(np.float32)

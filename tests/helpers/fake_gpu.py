@@ -46,7 +46,7 @@ class FakeCuda:
         self.memory[address][:] = array.tobytes()
 
     def download(self, address, array):
-        array[...] = np.frombuffer(self.memory[address], np.float32).reshape(array.shape)
+        array[...] = np.frombuffer(self.memory[address], array.dtype).reshape(array.shape)
 
     def wait(self):
         assert not self.closed

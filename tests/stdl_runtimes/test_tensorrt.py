@@ -111,6 +111,29 @@ def test_single_steps_are_the_sequence_and_states_change_places(gpu):
             assert after[info.output] == before[info.input]
 
 
+@pytest.mark.parametrize("batch", [(1, 1, 4), (4, 4, 4)], ids=["as is", "filled up"])
+@pytest.mark.parametrize("membrane", ["fp32", "fp16"])
+def test_rows_are_reset_held_read_and_written_alone(gpu, batch, membrane):
+    made = gpu(mode="sequence", batch=batch, arithmetic=Arithmetic(precision="fp16", membrane=membrane))
+    x = made.x[:, :3]
+    with made.load() as runtime, runtime.session(3) as session:
+        first = session.step(x[0])
+        session.step(x[1])
+        before = session.state
+        assert {each.dtype.name for each in before.values()} == {"float32" if membrane == "fp32" else "float16"}
+        session.reset([1])
+        after = session.state
+        for name, each in after.items():
+            assert np.array_equal(each[[0, 2]], before[name][[0, 2]])
+            assert np.array_equal(each[1], session.initial[name][1])
+        np.testing.assert_allclose(session.step(x[0][[1]], [1])[0], first[1], atol=1e-6)
+        for name, each in session.state.items():
+            assert np.array_equal(each[[0, 2]], before[name][[0, 2]])
+        third = session.step(x[2])
+        session.write_state({name: each[[2, 0]] for name, each in before.items()}, [0, 1])
+        np.testing.assert_allclose(session.step(x[2][[2, 0]], [0, 1]), third[[2, 0]], atol=1e-6)
+
+
 def test_states_in_fp16_are_kept_in_their_type(gpu):
     """2 bytes each on the device; the potential is rounded after each step."""
     made = gpu(mode="sequence", arithmetic=Arithmetic(precision="fp16", membrane="fp16"))
