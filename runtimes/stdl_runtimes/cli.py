@@ -19,7 +19,9 @@ from stdl_export.common.files import require_writable
 from stdl_export.common.names import unknown
 from stdl_runtimes import base, data, latency, report, summary
 from stdl_runtimes.base import Runtime
-from stdl_runtimes.validate import Check, Comparison, Progress, entries_of
+from stdl_runtimes.entries import Progress, entries_of
+from stdl_runtimes.results import Check, Report
+from stdl_runtimes.validate import Comparison
 
 LOG_WIDTH = 132  # columns of a table that goes into a file or a pipe, which have no width of their own
 
@@ -95,7 +97,7 @@ def _validate(
     asked: Sequence[str],
     needed: Sequence[str],
     timed: bool,
-) -> summary.Report:
+) -> Report:
     """Open what can be opened here, run the samples through it, measure, and put the results together."""
     with contextlib.ExitStack() as stack:
         opened, skipped = _open(bundle, asked, stack)
@@ -111,7 +113,8 @@ def _validate(
             latency.measure(entry.runtime, entry.mode, frame, comparison.timesteps) if timed else None
             for entry in entries
         ]
-    return summary.build(comparison, rows, predicted, times, skipped, _absences(asked, needed, skipped))
+        found = summary.Findings(rows, times, predicted, skipped, _absences(asked, needed, skipped))
+        return summary.build(comparison, found)
 
 
 def _open(bundle: Bundle, asked: Sequence[str], stack: contextlib.ExitStack) -> tuple[list[Runtime], dict[str, str]]:
@@ -147,7 +150,7 @@ def _progress(what: str, total: int) -> Iterator[Progress]:
         yield lambda done: bar.advance(task, done)
 
 
-def _print(result: summary.Report) -> None:
+def _print(result: Report) -> None:
     console = rich.console.Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
     for table in report.tables(result):
         console.print(report.as_rich(table))

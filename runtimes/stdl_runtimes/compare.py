@@ -161,14 +161,27 @@ def differ_from_a_tie_on(
 
 def matching(expected: Array, found: Array, tolerance: float) -> Flags:
     """Which samples [B] have the same outputs [T, B, ...] at every step, up to a part of the largest."""
+    same: Flags = _off(expected, found) <= np.float32(tolerance)  # false for NaN
+    return same
+
+
+def deviation(expected: Mapping[str, Array], found: Mapping[str, Array]) -> Array:
+    """By how much the outputs of each sample [B] are off at most, relative to the largest; infinite for NaN."""
+    off = np.stack([_off(y, found[name]) for name, y in expected.items()])  # [Outputs, B]
+    worst: Array = np.where(np.isnan(off), np.inf, off).max(axis=0)
+    return worst
+
+
+def _off(expected: Array, found: Array) -> Array:
     scale = np.maximum(np.float32(1), np.abs(expected).max(initial=0))
-    near = np.abs(expected - found) <= np.float32(tolerance) * scale  # false for NaN
-    return ~_any_in_sample(~near.swapaxes(0, 1))
+    off: Array = np.abs(expected - found).swapaxes(0, 1).reshape(expected.shape[1], -1).max(axis=1, initial=0) / scale
+    return off
 
 
 def all_match(expected: Mapping[str, Array], found: Mapping[str, Array], tolerance: float) -> Flags:
     """Which samples [B] have the same outputs, of every Output, up to a part of its largest."""
-    return np.asarray(np.all([matching(y, found[name], tolerance) for name, y in expected.items()], axis=0))
+    same: Flags = deviation(expected, found) <= np.float32(tolerance)
+    return same
 
 
 def count_difference(expected: Integers, found: Integers) -> int:

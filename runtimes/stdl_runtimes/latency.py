@@ -6,26 +6,16 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
 from stdl_export.arrays import Values
 from stdl_runtimes.base import Mode, Runtime, Session
 from stdl_runtimes.ends import Arrays
+from stdl_runtimes.results import Histogram, Latency, Times
 
-
-@dataclass(frozen=True)
-class Latency:
-    """Percentiles in milliseconds over `runs` inferences of a whole sequence of `timesteps`, after the warm-up."""
-
-    batch: int
-    timesteps: int
-    runs: int
-    warm_up: int
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
+BINS = 40
+FOR_P999 = 1000  # times: of fewer, less than one lies beyond the percentile
 
 
 def measure(
@@ -46,8 +36,32 @@ def measure(
         for _ in range(warm_up):
             call()
         times_ns = [_timed(call) for _ in range(runs)]
-    p50, p90, p99 = (float(value) / 1e6 for value in np.percentile(times_ns, [50, 90, 99]))
-    return Latency(batch, timesteps, runs, warm_up, p50, p90, p99)
+    whole = np.array(times_ns) / 1e6
+    return Latency(timesteps, warm_up, True, times(whole), times(whole / timesteps), histogram(whole))
+
+
+def times(milliseconds: np.ndarray) -> Times:
+    """Percentiles as numpy interpolates them, linearly between two times."""
+    p50, p90, p99, p999 = (float(value) for value in np.percentile(milliseconds, [50, 90, 99, 99.9]))
+    mean = float(milliseconds.mean())
+    return Times(
+        n=int(milliseconds.size),
+        mean_ms=mean,
+        min_ms=float(milliseconds.min()),
+        max_ms=float(milliseconds.max()),
+        p50_ms=p50,
+        p90_ms=p90,
+        p99_ms=p99,
+        p999_ms=p999 if milliseconds.size >= FOR_P999 else None,
+        cv=float(milliseconds.std()) / mean if mean > 0 else 0.0,
+    )
+
+
+def histogram(milliseconds: np.ndarray) -> Histogram:
+    """Bins of equal width up to p99; what is slower is in the last one."""
+    top = float(np.percentile(milliseconds, 99))
+    counts, edges = np.histogram(np.minimum(milliseconds, top), bins=BINS)
+    return Histogram([float(edge) for edge in edges], [int(count) for count in counts])
 
 
 def _timed(call: Callable[[], object]) -> int:

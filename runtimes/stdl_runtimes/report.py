@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import html
 import json
 from dataclasses import dataclass
@@ -12,8 +11,7 @@ import rich.table
 import rich.text
 
 from stdl_export.common.files import atomic_file
-from stdl_runtimes.latency import Latency
-from stdl_runtimes.summary import Report
+from stdl_runtimes.results import Change, Hop, Proportion, Report, Times, content
 
 
 @dataclass(frozen=True)
@@ -27,26 +25,23 @@ class Table:
 
 def tables(report: Report) -> list[Table]:
     """The tables that people read; the empty ones are left out."""
-    found = [_runtimes(report), _layers(report), _skipped(report)]
+    found = [_runtimes(report), _layers(report), _hops(report), _latency(report), _skipped(report)]
     return [table for table in found if table.rows]
 
 
 def _runtimes(report: Report) -> Table:
     title = f"{report.network}: {report.samples} golden samples, T={report.timesteps}"
-    columns = ["runtime", "accuracy", "agreement", "count difference", "flips", "ties"]
+    columns = ["runtime", "accuracy", "change", "agreement", "count difference", "flips", "ties", "rate drift"]
     if report.data:
         title += f"; {report.data_samples} samples of {report.data}"
         columns += [f"{report.data} accuracy", f"{report.data} agreement"]
-    timed = any(line.latency for line in report.runtimes)
-    if timed:
-        columns += ["p50 ms", "p90 ms", "p99 ms"]
     rows = []
     for line in report.runtimes:
-        row = [line.runtime, _percent(line.accuracy), _percent(line.agreement), _number(line.count_difference)]
-        row += [_number(line.flips), _number(line.ties)]
+        row = [line.runtime, _proportion(line.accuracy), _change(line.accuracy_change), _percent(line.agreement)]
+        row += [_number(line.count_difference), _number(line.flips), _number(line.ties), _drift(line.rate_drift)]
         if report.data:
-            row += [_percent(line.data_accuracy), _percent(line.data_agreement)]
-        rows.append(row + (_times(line.latency) if timed else []))
+            row += [_proportion(line.data_accuracy), _percent(line.data_agreement)]
+        rows.append(row)
     return Table(title, columns, rows)
 
 
@@ -56,34 +51,68 @@ def _layers(report: Report) -> Table:
     rows = []
     for layer in report.layers:
         row = [layer.node, str(layer.spikes), f"{layer.firing_rate:.3%}"]
-        found = [layer.runtimes[name] for name in names]
-        rows.append(row + [f"{each.count_difference} / {each.flips} / {each.ties}" for each in found])
-    return Table("by layer: count difference / flips / ties", columns, rows)
+        for each in (layer.runtimes.get(name) for name in names):
+            numbers = [each.count_difference, each.flips, each.ties] if each else [None] * 3
+            row.append(" / ".join(map(_number, numbers)) + f" / {_drift(each.rate_drift if each else None)}")
+        rows.append(row)
+    return Table("by layer: count difference / flips / ties / rate drift", columns, rows)
+
+
+def _hops(report: Report) -> Table:
+    columns = ["hop", "same outputs", "first difference"]
+    return Table("hop by hop: outputs equal up to rounding", columns, [_hop(hop) for hop in report.hops])
+
+
+def _hop(hop: Hop) -> list[str]:
+    first = hop.first.text if hop.first else "-"
+    return [f"{hop.before} -> {hop.after}", f"{hop.same} of {hop.samples}", first]
+
+
+def _latency(report: Report) -> Table:
+    rows = [
+        [line.runtime, *_times(line.latency.sample), *_times(line.latency.step)[:2]]
+        for line in report.runtimes
+        if line.latency
+    ]
+    columns = ["ms a sample", "p50", "p90", "p99", "p99.9", "n", "CV", "a step: p50", "p90"]
+    return Table(f"latency: one sample of T={report.timesteps}, from call to result", columns, rows)
 
 
 def _skipped(report: Report) -> Table:
     return Table("skipped", ["runtime", "reason"], [[name, reason] for name, reason in report.skipped.items()])
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2%}"
+def _percent(value: Proportion | None) -> str:
+    return "-" if value is None else f"{value.value:.2%}"
+
+
+def _proportion(value: Proportion | None) -> str:
+    return "-" if value is None else f"{value.value:.2%} ({100 * value.low:.1f}-{100 * value.high:.1f})"
+
+
+def _change(value: Change | None) -> str:
+    return "-" if value is None else f"{100 * value.value:+.2f} ({100 * value.low:+.1f} to {100 * value.high:+.1f})"
+
+
+def _drift(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:+.3f}" if value else "0"
 
 
 def _number(value: int | None) -> str:
     return "-" if value is None else str(value)
 
 
-def _times(latency: Latency | None) -> list[str]:
-    if latency is None:
-        return ["-", "-", "-"]
-    return [f"{value:.3f}" for value in (latency.p50_ms, latency.p90_ms, latency.p99_ms)]
+def _times(found: Times) -> list[str]:
+    last = "-" if found.p999_ms is None else f"{found.p999_ms:.3f}"
+    percentiles = [f"{value:.3f}" for value in (found.p50_ms, found.p90_ms, found.p99_ms)]
+    return [*percentiles, last, str(found.n), f"{found.cv:.1%}"]
 
 
 def as_rich(table: Table) -> rich.table.Table:
     """A table for the terminal. Names come from files: as Text they cannot carry markup."""
     drawn = rich.table.Table(title=rich.text.Text(table.title), title_justify="left")
     for number, column in enumerate(table.columns):
-        right = number > 0 and column != "reason"
+        right = number > 0 and column not in ("reason", "first difference")
         drawn.add_column(rich.text.Text(column), justify="right" if right else "left", no_wrap=number == 0)
     for row in table.rows:
         drawn.add_row(*map(rich.text.Text, row))
@@ -111,7 +140,9 @@ def write_html(report: Report, path: Path) -> None:
     """The same tables as one page that needs nothing else; written whole or not at all."""
     drawn = "\n".join(_html_table(table) for table in tables(report))
     kind = "pass" if report.passed else "fail"
-    about = f"{report.bundle}; {report.machine}; " + ", ".join(f"{name} {of}" for name, of in report.versions.items())
+    about = f"{report.bundle}; {report.machine.text}; " + ", ".join(
+        f"{name} {of}" for name, of in report.versions.items()
+    )
     title = html.escape(f"stdl-validate: {report.network}")
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
@@ -125,9 +156,8 @@ def write_html(report: Report, path: Path) -> None:
 
 def write_json(report: Report, path: Path) -> None:
     """Every number of the report; written whole or not at all."""
-    content = {"schema_version": 1, "passed": report.passed, "verdict": report.verdict, **dataclasses.asdict(report)}
     with atomic_file(path) as part:
-        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        part.write_text(json.dumps(content(report), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _html_table(table: Table) -> str:

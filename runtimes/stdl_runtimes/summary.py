@@ -1,78 +1,40 @@
-"""One validation as data: a line per runtime, a line per layer, every check, what was skipped and why."""
+"""One validation put together: a line per runtime, a line per layer, every hop and check, what was skipped and why."""
 
 from __future__ import annotations
 
+import datetime
 import importlib.metadata
 import math
-import os
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from stdl_export.manifest import Manifest
+import numpy as np
+
+from stdl_export.manifest import Manifest, Tolerances
 from stdl_runtimes.data import Samples
-from stdl_runtimes.latency import Latency
-from stdl_runtimes.metrics import Integers, share
-from stdl_runtimes.validate import Check, Comparison, Layer, Row
+from stdl_runtimes.entries import Layer, Row
+from stdl_runtimes.machine import machine
+from stdl_runtimes.metrics import Integers, change, proportion
+from stdl_runtimes.results import (
+    Change,
+    Check,
+    Difference,
+    Hop,
+    Latency,
+    LayerLine,
+    LayerResult,
+    Proportion,
+    Report,
+    RuntimeLine,
+)
+from stdl_runtimes.validate import Comparison
 
-ENGINES = ("numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx")
-
-
-@dataclass(frozen=True)
-class RuntimeLine:
-    """One runtime in one mode. None: not measured, or this runtime cannot show it."""
-
-    runtime: str
-    accuracy: float | None
-    agreement: float | None
-    count_difference: int | None
-    flips: int | None
-    ties: int | None
-    data_accuracy: float | None = None
-    data_agreement: float | None = None
-    latency: Latency | None = None
-
-
-@dataclass(frozen=True)
-class LayerLine:
-    """One spiking layer: golden's spikes over all samples, the same per neuron and step, what differs by runtime."""
-
-    node: str
-    spikes: int
-    firing_rate: float
-    runtimes: dict[str, Layer]
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything that one run of `stdl-validate` found. The first line of `runtimes` is golden's own."""
-
-    network: str
-    bundle: str
-    samples: int
-    timesteps: int
-    data: str | None
-    data_samples: int
-    runtimes: list[RuntimeLine]
-    layers: list[LayerLine]
-    skipped: dict[str, str]
-    checks: list[Check]
-    machine: str
-    versions: dict[str, str]
-
-    @property
-    def passed(self) -> bool:
-        """Did every check hold?"""
-        return all(check.passed for check in self.checks)
-
-    @property
-    def verdict(self) -> str:
-        """The last line: what held, or every check that did not."""
-        failed = [f"{check.runtime}, {check.name}: {check.text}" for check in self.checks if not check.passed]
-        if failed:
-            return f"FAIL ({len(failed)} of {len(self.checks)} checks): {'; '.join(failed)}"
-        names = ", ".join(dict.fromkeys(check.runtime for check in self.checks))
-        return f"PASS: {len(self.checks)} checks on {self.samples} samples hold for {names}"
+ENGINES = (
+    "numpy", "onnxruntime", "onnxruntime-gpu", "onnxruntime-ep-nv-tensorrt-rtx", "tensorrt", "tensorrt-rtx",
+    "cuda-bindings", "xylosim", "stdl-toolchain",
+)  # fmt: skip
+TWIN = "same network"  # the check that compares two forms of a network in one engine
 
 
 @dataclass(frozen=True)
@@ -83,17 +45,21 @@ class DataResult:
     classes: Sequence[Integers]
 
 
-def build(
-    comparison: Comparison,
-    rows: Sequence[Row],
-    data: DataResult | None,
-    times: Sequence[Latency | None],
-    skipped: Mapping[str, str],
-    availability: Sequence[Check],
-) -> Report:
-    """Put together what was measured. `availability`: checks about what could not be run at all."""
-    golden, manifest = comparison.golden, comparison.manifest
-    checks = [check for row in rows for check in comparison.checks(row)]
+@dataclass(frozen=True)
+class Findings:
+    """All that was measured. times: by row; availability: checks about what could not be run at all."""
+
+    rows: Sequence[Row]
+    times: Sequence[Latency | None]
+    data: DataResult | None = None
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    availability: Sequence[Check] = ()
+
+
+def build(comparison: Comparison, found: Findings) -> Report:
+    """Put together what was measured."""
+    golden, manifest, data = comparison.golden, comparison.manifest, found.data
+    checks = {row.entry.label: comparison.checks(row) for row in found.rows}
     return Report(
         network=manifest.network,
         bundle=comparison.name,
@@ -101,18 +67,20 @@ def build(
         timesteps=comparison.timesteps,
         data=data.samples.name if data else None,
         data_samples=len(data.samples.labels) if data else 0,
-        runtimes=[_golden_line(comparison), *_runtime_lines(comparison, rows, data, times)],
-        layers=_layer_lines(comparison, rows),
-        skipped=dict(skipped),
-        checks=[*checks, *_data_checks(comparison, rows, data), *availability],
-        machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        runtimes=[_golden_line(comparison), *_runtime_lines(comparison, found)],
+        layers=_layer_lines(comparison, found.rows),
+        hops=[hop for row in found.rows for hop in _hops(comparison, row, checks[row.entry.label])],
+        skipped=dict(found.skipped),
+        checks=[
+            *(each for of in checks.values() for each in of),
+            *_data_checks(comparison, found),
+            *found.availability,
+        ],
+        machine=machine(),
         versions=_versions(),
+        hashes=dict(manifest.files),
+        date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )
-
-
-def _golden_line(comparison: Comparison) -> RuntimeLine:
-    accuracy = _accuracy(comparison.predicted(comparison.outputs), comparison.golden.labels)
-    return RuntimeLine(golden_name(comparison.manifest), accuracy, None, None, None, None)
 
 
 def golden_name(manifest: Manifest) -> str:
@@ -120,53 +88,154 @@ def golden_name(manifest: Manifest) -> str:
     return "trained (PyTorch)" if manifest.golden.origin == "trained" else "golden (reference)"
 
 
-def _runtime_lines(
-    comparison: Comparison, rows: Sequence[Row], data: DataResult | None, times: Sequence[Latency | None]
-) -> list[RuntimeLine]:
-    lines = []
-    for number, (row, latency) in enumerate(zip(rows, times, strict=True)):
-        layers = row.layers.values()
-        line = RuntimeLine(
-            runtime=row.entry.label,
-            accuracy=_accuracy(comparison.predicted(row.outputs), comparison.golden.labels),
-            agreement=comparison.agreement(row),
-            count_difference=sum(layer.count_difference for layer in layers) if layers else None,
-            flips=sum(layer.flips for layer in layers) if layers else None,
-            ties=sum(layer.ties for layer in layers) if layers else None,
-            data_accuracy=_accuracy(data.classes[number], data.samples.labels) if data else None,
-            data_agreement=share(data.classes[number] == data.classes[0]) if data else None,
-            latency=latency,
-        )
-        lines.append(line)
-    return lines
+# --- lines ------------------------------------------------------------------------------------------------------------
+
+
+def _golden_line(comparison: Comparison) -> RuntimeLine:
+    return RuntimeLine(
+        runtime=golden_name(comparison.manifest),
+        mode=None,
+        accuracy=_accuracy(comparison.predicted(comparison.outputs), comparison.golden.labels),
+        rate=_golden_rate(comparison, comparison.neurons),
+    )
+
+
+def _runtime_lines(comparison: Comparison, found: Findings) -> list[RuntimeLine]:
+    return [
+        _runtime_line(comparison, row, latency, found.data, number)
+        for number, (row, latency) in enumerate(zip(found.rows, found.times, strict=True))
+    ]
+
+
+def _runtime_line(
+    comparison: Comparison, row: Row, latency: Latency | None, data: DataResult | None, number: int
+) -> RuntimeLine:
+    classes, labels = comparison.predicted(row.outputs), comparison.golden.labels
+    layers, allowed = row.layers, comparison.tolerances(row.entry)
+    judged = bool(layers) and all(layer.judged for layer in layers.values())
+    rate = _rate(layers.values()) if layers else None
+    golden_rate = _golden_rate(comparison, layers)
+    return RuntimeLine(
+        runtime=row.entry.label,
+        mode=row.entry.mode,
+        accuracy=_accuracy(classes, labels),
+        accuracy_change=_change(comparison.predicted(comparison.outputs), classes, labels),
+        agreement=proportion(~comparison.other(row)),
+        count_difference=sum(layer.count_difference for layer in layers.values()) if layers else None,
+        flips=sum(layer.flips for layer in layers.values()) if judged else None,
+        ties=sum(layer.ties for layer in layers.values()) if judged else None,
+        slots=sum(layer.slots for layer in layers.values()) if judged else None,
+        rate=rate,
+        rate_drift=None if rate is None or golden_rate is None else rate - golden_rate,
+        data_accuracy=_accuracy(data.classes[number], data.samples.labels) if data else None,
+        data_accuracy_change=_change(data.classes[0], data.classes[number], data.samples.labels) if data else None,
+        data_agreement=proportion(data.classes[number] == data.classes[0]) if data else None,
+        latency=latency,
+        precision=allowed.precision,
+        budgets=_budgets(allowed),
+        options=_options(row),
+    )
+
+
+def _budgets(allowed: Tolerances) -> dict[str, float]:
+    return {name: float(getattr(allowed, name)) for name in ("flip_margin", "flips", "agreement", "outputs")}
+
+
+def _options(row: Row) -> dict[str, str]:
+    """What the engine runs with, of runtimes that tell."""
+    describe = getattr(row.entry.runtime, "describe", None)
+    return {} if describe is None else dict(describe())
 
 
 def _layer_lines(comparison: Comparison, rows: Sequence[Row]) -> list[LayerLine]:
     lines = []
     for node in comparison.neurons:
         count = comparison.golden.counts[node]
-        spikes = int(count.sum())
-        found = {row.entry.label: row.layers[node] for row in rows if node in row.layers}
-        lines.append(LayerLine(node, spikes, spikes / (count.size * comparison.timesteps), found))
+        spikes, slots = int(count.sum(dtype=np.int64)), count.size * comparison.timesteps
+        found = {row.entry.label: _layer(comparison, row, node, spikes / slots) for row in rows if node in row.layers}
+        lines.append(LayerLine(node, count[0].size, spikes, spikes / slots, found))
     return lines
 
 
-def _data_checks(comparison: Comparison, rows: Sequence[Row], data: DataResult | None) -> list[Check]:
+def _layer(comparison: Comparison, row: Row, node: str, golden_rate: float) -> LayerResult:
+    layer = row.layers[node]
+    rate = layer.spikes / layer.slots
+    judged = layer.judged
+    return LayerResult(
+        spikes=layer.spikes,
+        rate=rate,
+        rate_drift=rate - golden_rate,
+        count_difference=layer.count_difference,
+        flips=layer.flips if judged else None,
+        ties=layer.ties if judged else None,
+        slots=layer.slots,
+        budget=comparison.tolerances(row.entry).flips if judged else None,
+    )
+
+
+def _rate(layers: Iterable[Layer]) -> float:
+    each = list(layers)
+    return sum(layer.spikes for layer in each) / sum(layer.slots for layer in each)
+
+
+def _golden_rate(comparison: Comparison, nodes: Iterable[str]) -> float | None:
+    """Of these layers together, per neuron and step."""
+    counts = [comparison.golden.counts[node] for node in nodes]
+    slots = comparison.timesteps * sum(count.size for count in counts)
+    return sum(int(count.sum(dtype=np.int64)) for count in counts) / slots if counts else None
+
+
+def _accuracy(classes: Integers | None, labels: Integers | None) -> Proportion | None:
+    return None if classes is None or labels is None else proportion(classes == labels)
+
+
+def _change(before: Integers | None, after: Integers | None, labels: Integers | None) -> Change | None:
+    return None if before is None or after is None or labels is None else change(before == labels, after == labels)
+
+
+# --- hops and checks --------------------------------------------------------------------------------------------------
+
+
+def _hops(comparison: Comparison, row: Row, checks: Sequence[Check]) -> list[Hop]:
+    """The hop that leads to a row; of an engine that shows its layers, the one to its probe graph too."""
+    label, off = row.entry.label, np.concatenate(row.off)
+    allowed = comparison.tolerances(row.entry).outputs
+    step = row.entry.mode == "step"
+    if not step and row.twin and not row.entry.judges:
+        others, twin = [check for check in checks if check.name != TWIN], [c for c in checks if c.name == TWIN]
+        first = row.first or row.first_output
+        probe = _hop(label, f"{label} probe", np.concatenate(row.twin), allowed, row.first_twin, twin)
+        return [_hop("reference", label, off, allowed, first, others), probe]
+    golden = row.entry.judges or (row.entry.is_another_network and not step)
+    before = golden_name(comparison.manifest) if golden else "reference"
+    if step and row.twin_name == "sequence":
+        before = row.entry.runtime.name
+    return [_hop(before, label, off, allowed, row.first or row.first_output, checks)]
+
+
+def _hop(
+    before: str, after: str, off: np.ndarray, allowed: float, first: Difference | None, checks: Sequence[Check]
+) -> Hop:
+    worst = float(off.max())
+    same = int((off <= np.float32(allowed)).sum())
+    passed = all(check.passed for check in checks)
+    return Hop(before, after, int(off.size), same, worst if math.isfinite(worst) else None, first, passed)
+
+
+def _data_checks(comparison: Comparison, found: Findings) -> list[Check]:
     """On a data set there is no golden output, so predictions have to agree with the reference's."""
-    if data is None:
+    if found.data is None:
         return []
-    allowed = comparison.manifest.tolerances.agreement
-    checks = []
-    for row, classes in zip(rows[1:], data.classes[1:], strict=True):
+    data, checks = found.data, []
+    for row, classes in zip(found.rows[1:], data.classes[1:], strict=True):
+        allowed = comparison.tolerances(row.entry).agreement
         differ = int((classes != data.classes[0]).sum())
         may = max(1, len(classes) - math.ceil(allowed * len(classes) - 1e-9))
         text = f"{differ} of {len(classes)} predictions differ from the reference's, {may} may ({1 - allowed:.1%})"
-        checks.append(Check(f"agreement on {data.samples.name}", row.entry.label, differ <= may, text))
+        name = f"agreement on {data.samples.name}"
+        would = None if differ <= may else math.floor((1 - differ / len(classes)) * 1000) / 1000
+        checks.append(Check(name, row.entry.label, differ <= may, text, "agreement", would))
     return checks
-
-
-def _accuracy(classes: Integers | None, labels: Integers | None) -> float | None:
-    return None if classes is None or labels is None else share(classes == labels)
 
 
 def _versions() -> dict[str, str]:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import nir
 import numpy as np
 
 from stdl_export import graph
 from stdl_export.bundle import Bundle
-from stdl_export.common.errors import BadInput
+from stdl_export.common.errors import BadInput, Unavailable
 from stdl_export.golden_file import INPUT, OUTPUT, Golden
-from stdl_export.manifest import TOLERANCES, Tolerances
+from stdl_export.manifest import Tolerances
 from stdl_export.program import program
-from stdl_runtimes import ends, reference
-from stdl_runtimes.base import Mode, Runtime, Spikes
+from stdl_runtimes import checks, ends, hops, reference
+from stdl_runtimes.base import Recorded, Spikes
 from stdl_runtimes.compare import (
     Flags,
     Flips,
     all_match,
     count_difference,
+    deviation,
     differ_from_a_tie_on,
     golden_flips,
     layer_flips,
@@ -29,103 +30,21 @@ from stdl_runtimes.compare import (
 )
 from stdl_runtimes.data import Samples
 from stdl_runtimes.ends import Arrays, Ends
-from stdl_runtimes.metrics import Integers, predictions, share, spike_count
+from stdl_runtimes.entries import SAMPLES_AT_ONCE, Entry, Layer, Progress, Row, entries_of
+from stdl_runtimes.metrics import Integers, predictions, spike_count
+from stdl_runtimes.results import Check
 
-SAMPLES_AT_ONCE = 64  # spikes and potentials of all layers are held for this many samples
-EXCUSED = 0.05  # share of samples whose predictions ties may explain: more than that is not rounding
-SAME_NETWORK = 0.5  # share of samples: a tie upsets one sample, another network upsets them all
-
-Progress = Callable[[int], None]  # is told how many samples were done since the last call
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A runtime in one mode; `label` is what people read."""
-
-    label: str
-    runtime: Runtime
-    mode: Mode
-
-    def outputs(self, x: Arrays, timesteps: int) -> Arrays:
-        """Outputs [T, B, ...] of a whole sequence, however this mode gets there."""
-        if self.mode == "sequence":
-            return self.runtime.outputs(x, timesteps)
-        parts = self.runtime.ends.parts(x, self.runtime.largest_session or SAMPLES_AT_ONCE)
-        return ends.joined([self._steps(part, timesteps) for part in parts])
-
-    def _steps(self, x: Arrays, timesteps: int) -> Arrays:
-        network_ends = self.runtime.ends
-        with self.runtime.session(network_ends.samples(x)) as session:
-            return ends.stacked([session.advance(frames) for frames in network_ends.steps(x, timesteps)])
-
-
-def entries_of(runtime: Runtime) -> list[Entry]:
-    """One entry per mode, the sequence first: single steps are compared with it."""
-    labels: Mapping[Mode, str] = {"sequence": runtime.name, "step": f"{runtime.name} step"}
-    return [Entry(labels[mode], runtime, mode) for mode in ("sequence", "step") if mode in runtime.modes]
-
-
-@dataclass
-class Layer:
-    """What differs in one spiking layer, over all samples so far. slots: T x samples x neurons."""
-
-    count_difference: int = 0
-    flips: int = 0
-    ties: int = 0
-    slots: int = 0
-
-    def add(self, flips: Flips, difference: int, slots: int) -> None:
-        """Add a part of the samples."""
-        self.count_difference += difference
-        self.flips += flips.flips
-        self.ties += flips.ties
-        self.slots += slots
-
-
-@dataclass
-class Row:
-    """What one entry made of the golden samples, part by part.
-
-    layers: empty where the engine shows no spikes. clear: samples with no potential near its threshold, whose outputs
-    rounding cannot change; wrong: those of them that have other outputs all the same. tied: for each sample, do its
-    spikes differ from golden's, but from a tie on? Its prediction may then differ. readout: for each sample, are the
-    outputs right, given the reference's spikes? twin: are they the same as from another form of the network here
-    (`twin_name`)?
-    """
-
-    entry: Entry
-    parts: list[Arrays] = field(default_factory=list)
-    layers: dict[graph.NodeName, Layer] = field(default_factory=dict)
-    clear: int = 0
-    wrong: int = 0
-    tied: list[Flags] = field(default_factory=list)
-    readout: list[Flags] = field(default_factory=list)
-    twin: list[Flags] = field(default_factory=list)
-    twin_name: str = ""
-
-    @property
-    def outputs(self) -> Arrays:
-        """[T, B, ...] of all samples."""
-        return ends.joined(self.parts)
-
-
-@dataclass(frozen=True)
-class Check:
-    """One condition. `text` says what was found and what is allowed."""
-
-    name: str
-    runtime: str
-    passed: bool
-    text: str
+__all__ = ["Comparison", "Entry", "Part", "Progress", "Row", "entries_of", "spiking_before"]
 
 
 @dataclass(frozen=True)
 class Part:
     """A few golden samples: their inputs, the reference's result, golden's outputs and spike counts, each by node.
 
-    clear [B]: no potential of any neuron came as near as the flip margin to its threshold.
+    clear [B]: no potential of any neuron came as near as the flip margin to its threshold. at: the first one's number.
     """
 
+    at: int
     x: Arrays
     judged: reference.Result
     outputs: Arrays
@@ -167,47 +86,13 @@ class Comparison:
 
     def checks(self, row: Row) -> list[Check]:
         """Every condition that a row has to meet."""
-        label, allowed = row.entry.label, self._tolerances(row.entry)
-        found = [self._agreement_check(row)]
-        if allowed.precision == "fp32":  # in any other, a potential far from its threshold may get to the other side
-            text = f"{row.wrong} of {row.clear} samples without a tie have other outputs, none may"
-            found.append(Check("outputs", label, row.wrong == 0, text))
-        for node, layer in row.layers.items():
-            text = f"{layer.flips} of {layer.slots} spikes of '{node}' flipped, {allowed.flips:.3%} may"
-            found.append(Check("flips", label, layer.flips <= allowed.flips * layer.slots, text))
-        if row.readout:
-            right = share(np.concatenate(row.readout))
-            text = f"{right:.2%} of outputs are right given the reference's spikes, all must be"
-            found.append(Check("readout", label, right == 1, text))
-        if row.twin:
-            same = share(np.concatenate(row.twin))
-            text = f"{same:.2%} of outputs equal those of the {row.twin_name}, at least {SAME_NETWORK:.0%} must"
-            found.append(Check("same network", label, same >= SAME_NETWORK, text))
-        return found
+        return checks.checks(row, self.tolerances(row.entry), self.other(row))
 
-    def agreement(self, row: Row) -> float:
-        """The share of samples for which every Output of a row says what golden's says."""
-        return share(~self._other(row))
+    def tolerances(self, entry: Entry) -> Tolerances:
+        """What an entry is judged by."""
+        return entry.tolerances(self.manifest.tolerances)
 
-    def _agreement_check(self, row: Row) -> Check:
-        """Golden's predictions, except where a tie sent a sample another way; engines without spikes have no excuse."""
-        allowed = self._tolerances(row.entry).agreement
-        other = self._other(row)
-        excused = other & np.concatenate(row.tied)
-        passed = bool(share(~(other & ~excused)) >= allowed and excused.sum() <= max(1, EXCUSED * other.size))
-        text = (
-            f"{other.sum()} of {other.size} predictions differ from golden's, {excused.sum()} of them from a tie on; "
-            f"ties apart (at most {EXCUSED:.0%}), at least {allowed:.2%} must agree"
-        )
-        return Check("agreement", row.entry.label, passed, text)
-
-    def _tolerances(self, entry: Entry) -> Tolerances:
-        """The bundle's; the reference computes in float32 whatever the bundle's graphs do."""
-        said = self.manifest.tolerances
-        judge = isinstance(entry.runtime, reference.Reference)
-        return TOLERANCES["fp32"] if judge and said.precision != "fp32" else said
-
-    def _other(self, row: Row) -> Flags:
+    def other(self, row: Row) -> Flags:
         """Samples [B] of which some Output, decoded, has another class on top than golden's."""
         decoding, found = self.manifest.output.decoding, row.outputs
         differ = [predictions(found[name], decoding) != predictions(y, decoding) for name, y in self.outputs.items()]
@@ -240,52 +125,87 @@ class Comparison:
             clear = np.ones(self.ends.samples(x), dtype=np.bool_)
             for margins in judged.margins.values():
                 clear &= (margins > self._margin).all(axis=(0, *range(2, margins.ndim)))
-            yield Part(x, judged, outputs, counts, clear)
+            yield Part(at, x, judged, outputs, counts, clear)
             at = here.stop
 
     def _add(self, row: Row, rows: Sequence[Row], part: Part) -> None:
-        runtime = row.entry.runtime
-        judge = isinstance(runtime, reference.Reference)
-        outputs = part.judged.outputs if judge else row.entry.outputs(part.x, self.timesteps)
+        entry = row.entry
+        outputs = part.judged.outputs if entry.judges else entry.outputs(part.x, self.timesteps)
         row.parts.append(outputs)
         row.clear += int(part.clear.sum())
-        off = self._tolerances(row.entry).outputs
-        row.wrong += int((part.clear & ~all_match(part.outputs if judge else part.judged.outputs, outputs, off)).sum())
+        expected = part.outputs if entry.judges else part.judged.outputs
+        off, allowed = deviation(expected, outputs), np.float32(self.tolerances(entry).outputs)
+        row.wrong += int((part.clear & ~(off <= allowed)).sum())
+        row.clear_off = max(row.clear_off, float(off[part.clear].max(initial=0)))
         row.tied.append(np.zeros(part.samples, dtype=np.bool_))
-        if judge:
+        if entry.judges:
             self._against_golden(row, part)
             row.twin_name = "golden samples"
-            row.twin.append(all_match(part.outputs, outputs, off))
-        elif row.entry.mode == "step":
-            self._against_sequence(row, rows, part)
-        elif runtime.shows_spikes:
+            row.twin.append(off)
+        elif entry.mode == "step":
+            expected = self._against_sequence(row, rows, part)
+        elif entry.is_another_network:
+            expected = part.outputs
+            self._spikes_of_another_network(row, part)
+        elif entry.runtime.shows_spikes:
             self._against_reference(row, rows[0], part)
+        self._compare_outputs(row, part, expected)
+
+    def _compare_outputs(self, row: Row, part: Part, expected: Arrays) -> None:
+        """How far the outputs are from those of the hop before, and where first."""
+        found, allowed = row.parts[-1], self.tolerances(row.entry).outputs
+        row.off.append(deviation(expected, found))
+        first = hops.first_output(expected, found, allowed, part.clear, part.at)
+        row.first_output = hops.earliest([row.first_output, first], list(self.outputs))
 
     def _against_golden(self, row: Row, part: Part) -> None:
         """The reference itself: its spike counts and golden's."""
-        counts = {node: spike_count(part.judged.spikes[node]) for node in self.neurons}
+        counts, judged, margin = self._counts(part.judged.spikes), part.judged, self._margin
         batch = len(row.tied[-1])
-        flips = golden_flips(counts, part.counts, part.judged.margins, self._margin, self._before, batch)
+        flips = golden_flips(counts, part.counts, judged.margins, margin, self._before, batch)
         row.tied[-1] |= flips.tied
+        first = hops.first_count(part.counts, counts, judged.margins, margin, part.at)
+        row.first = hops.earliest([row.first, first], self.neurons)
         for node, count in counts.items():
-            difference = count_difference(part.counts[node], count)
-            row.layers.setdefault(node, Layer()).add(flips.layers[node], difference, part.judged.spikes[node].size)
+            self._add_layer(row, node, flips.layers[node], part.counts[node], count)
 
     def _against_reference(self, row: Row, judge: Row, part: Part) -> None:
         """Each layer by itself on the reference's spikes, then the spike counts of the network end to end."""
         judged, runtime = part.judged, row.entry.runtime
         single = runtime.layers(part.x, judged.spikes, self.timesteps)
         whole = runtime.run_recorded(part.x, self.timesteps, guess=judged.spikes)
-        off = self.manifest.tolerances.outputs
-        row.readout.append(all_match(judged.outputs, single.outputs, off))
+        row.readout.append(deviation(judged.outputs, single.outputs))
         row.tied[-1] |= judge.tied[-1] | differ_from_a_tie_on(
             judged.spikes, whole.spikes, judged.margins, self._margin, self._before, batch=len(row.tied[-1])
         )
-        row.twin_name = "probe graph"
-        row.twin.append(all_match(row.parts[-1], whole.outputs, off))
+        self._against_twin(row, "probe graph", row.parts[-1], whole.outputs, part)
+        first = hops.first_spike(judged.spikes, single.spikes, judged.margins, self._margin, part.at)
+        row.first = hops.earliest([row.first, first], self.neurons)
         for node, flips in self._flips(judged, single.spikes).items():
-            difference = count_difference(part.counts[node], spike_count(whole.spikes[node]))
-            row.layers.setdefault(node, Layer()).add(flips, difference, judged.spikes[node].size)
+            self._add_layer(row, node, flips, part.counts[node], spike_count(whole.spikes[node]))
+
+    def _spikes_of_another_network(self, row: Row, part: Part) -> None:
+        """What a chip's layers fire, where it shows that: of the nodes that it knows by their names in the graph."""
+        whole = self._recorded(row.entry, part)
+        for node in self.neurons if whole else ():
+            if whole and node in whole.spikes:
+                self._add_layer(row, node, None, part.counts[node], spike_count(whole.spikes[node]))
+
+    def _recorded(self, entry: Entry, part: Part) -> Recorded | None:
+        try:
+            return entry.runtime.run_recorded(part.x, self.timesteps)
+        except Unavailable:
+            return None
+
+    def _add_layer(
+        self, row: Row, node: graph.NodeName, flips: Flips | None, golden: Integers, found: Integers
+    ) -> None:
+        difference = count_difference(golden, found)
+        slots = self.timesteps * golden.size
+        row.layers.setdefault(node, Layer()).add(flips, difference, slots, int(found.sum(dtype=np.int64)))
+
+    def _counts(self, spikes: Mapping[graph.NodeName, Spikes]) -> dict[graph.NodeName, Integers]:
+        return {node: spike_count(spikes[node]) for node in self.neurons}
 
     def _flips(self, judged: reference.Result, found: Mapping[graph.NodeName, Spikes]) -> dict[graph.NodeName, Flips]:
         """What differs in each layer on the reference's spikes. The layers of a loop cannot be fed one by one: they ran
@@ -301,15 +221,22 @@ class Comparison:
                 flips |= loop_flips(mine, found, judged.margins, self._margin)
         return {node: flips[node] for node in self.neurons}
 
-    def _against_sequence(self, row: Row, rows: Sequence[Row], part: Part) -> None:
+    def _against_sequence(self, row: Row, rows: Sequence[Row], part: Part) -> Arrays:
         """Single steps against the whole sequence in the same engine, which rounds alike, else the reference."""
-        wanted, off = part.judged.outputs, self.manifest.tolerances.outputs
-        row.twin_name = "reference"
+        wanted, off, name = part.judged.outputs, self.tolerances(row.entry).outputs, "reference"
         for other in rows:
             if other.entry.runtime is row.entry.runtime and other.entry.mode == "sequence":
-                wanted, row.twin_name = other.parts[-1], "sequence"
+                wanted, name = other.parts[-1], "sequence"
                 row.tied[-1] |= other.tied[-1] & all_match(wanted, row.parts[-1], off)
-        row.twin.append(all_match(wanted, row.parts[-1], off))
+        self._against_twin(row, name, wanted, row.parts[-1], part)
+        return wanted
+
+    def _against_twin(self, row: Row, name: str, expected: Arrays, found: Arrays, part: Part) -> None:
+        """Two forms of the same network in the same engine."""
+        row.twin_name = name
+        row.twin.append(deviation(expected, found))
+        first = hops.first_output(expected, found, self.tolerances(row.entry).outputs, part.clear, part.at)
+        row.first_twin = hops.earliest([row.first_twin, first], list(self.outputs))
 
 
 def spiking_before(network: nir.NIRGraph) -> dict[graph.NodeName, set[graph.NodeName]]:

@@ -58,7 +58,7 @@ def test_from_the_command_to_parity(here, mode, T, capsys):
     assert validate("out", "--runtime", "onnxruntime", "--latency", "--json", "out.json") == 0
     found = json.loads((here / "out.json").read_text())
     assert [line["runtime"] for line in found["runtimes"]][1:] == ["reference", "onnxruntime", "onnxruntime step"]
-    assert {line["agreement"] for line in found["runtimes"][1:]} == {1.0}
+    assert {line["agreement"]["value"] for line in found["runtimes"][1:]} == {1.0}
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -113,7 +113,7 @@ def test_one_output_may_be_named_the_prediction(here, capsys):
     named = ["--set", f"prediction={DEEP}", "--set", "classes=['a','b','c','d','e']"]
     assert export("net.nir", "--target", "onnx", "--inputs", "in.npz", *named, "--out", "out") == 0
     assert validate("out", "--runtime", "onnxruntime", "--json", "out.json") == 0
-    accuracy = {line["accuracy"] for line in json.loads((here / "out.json").read_text())["runtimes"]}
+    accuracy = {line["accuracy"]["value"] for line in json.loads((here / "out.json").read_text())["runtimes"]}
     golden = bundles.load(here / "out").golden()
     assert accuracy == {np.mean(golden.output[DEEP].mean(axis=0).argmax(axis=1) == golden.labels)}
     assert export("out", "--target", "onnx", "--out", "again") == 0

@@ -67,15 +67,22 @@ def test_the_tables_and_the_verdict(made, validate):
     assert lines[-1].startswith("PASS: ")
     assert f"small: {SAMPLES} golden samples, T=5" in out
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
-    assert [row[:3] for row in rows[:4]] == [
-        ["golden (reference)", "75.00%", "-"],
-        ["reference", "75.00%", "100.00%"],
-        ["onnxruntime", "75.00%", "100.00%"],
-        ["onnxruntime step", "75.00%", "100.00%"],
+    interval, change = "75.00% (46.8-91.1)", "+0.00 (-14.0 to +14.0)"
+    assert [row[:4] for row in rows[:4]] == [
+        ["golden (reference)", interval, "-", "-"],
+        ["reference", interval, change, "100.00%"],
+        ["onnxruntime", interval, change, "100.00%"],
+        ["onnxruntime step", interval, change, "100.00%"],
     ]
     assert [row[0] for row in rows[4:6]] == ["lif1", "if2"]
-    assert all(row[-2:] == ["0 / 0 / 0", "0 / 0 / 0"] for row in rows[4:6])
-    assert rows[6:] == [["tensorrt", "built, not run: no NVIDIA driver"]]
+    assert all(row[-2:] == ["0 / 0 / 0 / 0", "0 / 0 / 0 / 0"] for row in rows[4:6])
+    assert rows[6:10] == [
+        ["golden (reference) -> reference", "12 of 12", "-"],
+        ["reference -> onnxruntime", "12 of 12", "-"],
+        ["onnxruntime -> onnxruntime probe", "12 of 12", "-"],
+        ["onnxruntime -> onnxruntime step", "12 of 12", "-"],
+    ]
+    assert rows[10:] == [["tensorrt", "built, not run: no NVIDIA driver"]]
 
 
 def test_trained_golden_samples_are_pytorchs(tmp_path, validate):
@@ -89,7 +96,7 @@ def test_json_has_every_number(made, validate, tmp_path):
     code, out, _ = validate(made.path, "--json", tmp_path / "out.json", "--latency")
     report = json.loads((tmp_path / "out.json").read_text())
     assert code == 0
-    assert report["schema_version"] == 1
+    assert report["schema_version"] == 2
     assert report["passed"] is True
     assert report["verdict"] == out.splitlines()[-1]
     assert [line["runtime"] for line in report["runtimes"]] == [
@@ -98,22 +105,25 @@ def test_json_has_every_number(made, validate, tmp_path):
         "onnxruntime",
         "onnxruntime step",
     ]
-    assert {line["accuracy"] for line in report["runtimes"]} == {0.75}
+    assert {line["accuracy"]["value"] for line in report["runtimes"]} == {0.75}
     golden, *others = report["runtimes"]
     assert golden["latency"] is None
     for line in others:
-        assert 0 < line["latency"]["p50_ms"] <= line["latency"]["p99_ms"]
-        assert line["latency"]["batch"] == 1
+        assert 0 < line["latency"]["sample"]["p50_ms"] <= line["latency"]["sample"]["p99_ms"]
     assert [layer["node"] for layer in report["layers"]] == ["lif1", "if2"]
     counts = made.golden().counts
     for layer in report["layers"]:
         assert layer["spikes"] == counts[layer["node"]].sum() > 0
         assert layer["firing_rate"] == pytest.approx(counts[layer["node"]].mean() / 5)
         assert layer["runtimes"]["onnxruntime"] == {
+            "spikes": layer["spikes"],
+            "rate": layer["firing_rate"],
+            "rate_drift": 0.0,
             "count_difference": 0,
             "flips": 0,
             "ties": 0,
             "slots": counts[layer["node"]].size * 5,
+            "budget": 0.0,
         }
     assert report["skipped"] == {"tensorrt": "built, not run: no NVIDIA driver"}
     assert all(check["passed"] for check in report["checks"])
@@ -196,8 +206,10 @@ def test_data_from_a_file_is_normalised_and_scored(made, validate, tmp_path):
     report = json.loads((tmp_path / "out.json").read_text())
     assert code == 0
     assert report["data_samples"] == SAMPLES
-    assert [line["data_accuracy"] for line in report["runtimes"]] == [None, 0.5, 0.5, 0.5]
-    assert [line["data_agreement"] for line in report["runtimes"]] == [None, 1.0, 1.0, 1.0]
+    golden, *others = report["runtimes"]
+    assert golden["data_accuracy"] is golden["data_agreement"] is None
+    assert [line["data_accuracy"]["value"] for line in others] == [0.5, 0.5, 0.5]
+    assert [line["data_agreement"]["value"] for line in others] == [1.0, 1.0, 1.0]
 
 
 def test_what_the_network_sees_is_normalised_per_channel(made, tmp_path):
