@@ -84,6 +84,18 @@ class Runtime(Opened, abc.ABC):
         """What is in force, for reports: engine and version, provider, options, threads, by short names."""
         return {}
 
+    def device_bytes(self) -> int | None:
+        """Memory of the device that it holds: weights, activations, buffers. None where it cannot tell, or has none."""
+        return None
+
+    def timed_parts(self, x: Arrays, timesteps: int) -> Mapping[str, float]:
+        """One more run as `outputs`, and where its time went, in milliseconds; empty where the engine cannot tell.
+
+        "h2d", "compute" and "d2h": copies to the device, the engine, copies back, by the device's own clock. "enqueue":
+        what the host spends to hand the work over. As trtexec reports them.
+        """
+        return {}
+
     def run(self, x: Values, timesteps: int | None = None) -> Result:
         """Output [T, B, ...] of a fresh sequence; of several Outputs a dictionary by their names.
 
