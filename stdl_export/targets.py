@@ -14,7 +14,7 @@ import numpy as np
 
 from stdl_export import bundle as bundles
 from stdl_export import graph as graphs
-from stdl_export import tensorrt
+from stdl_export import tensorrt, triton
 from stdl_export.bundle import Bundle
 from stdl_export.common.errors import BadInput, StdlError
 from stdl_export.common.files import atomic_file
@@ -184,6 +184,19 @@ def _svg(job: Job, folder: Path, parts: Parts) -> None:
     write_drawing(job.graph, folder / DRAWINGS["svg"])
 
 
+def _triton(job: Job, made: Assembled, parts: Parts) -> None:
+    """Models for a server from the bundle's ONNX graphs, of those that it has and that were asked for."""
+    folder, batch, names = made.folder / triton.FOLDER, job.profile.max, []
+    sequence, step, states = (made.file(name) for name in (SEQUENCE, STEP, STATES))
+    if "sequence" in job.modes and sequence is not None:
+        names.append(triton.write_sequence(sequence, folder, made.manifest, batch))
+    if "step" in job.modes and step is not None and states is not None:
+        names.append(triton.write_step(step, states, folder, made.manifest, batch))
+    if not names:
+        raise BadInput(f"--target triton: the bundle has no ONNX graph for --mode {job.modes[0]}: add --target onnx")
+    parts.notes.append(f"Triton models {', '.join(names)}, batch up to {batch}; not run here, see docs/serving.md")
+
+
 def write_drawing(graph: nir.NIRGraph, path: Path) -> None:
     """Draw a checked graph, as its file's suffix says: .dot or .svg."""
     text = {".dot": dot, ".svg": svg}[path.suffix](picture(graph))
@@ -223,6 +236,7 @@ TARGETS = {
     "nir": Target(write_graph, (_exceptions,)),
     "onnx": Target(_onnx, (_exceptions, _time, _in_onnx)),
     "tensorrt": Target(_tensorrt, (_exceptions, _in_onnx, _engine_here, _engine_time)),
+    "triton": Target(None, (_exceptions, _time, _in_onnx), finish=_triton, needs=(SEQUENCE, STEP), with_target="onnx"),
     "dot": Target(_dot),
     "svg": Target(_svg, (_drawable,)),
 }
