@@ -26,7 +26,7 @@ from stdl_runtimes import states as begun
 from stdl_runtimes.base import Array, Device, Recorded, Spikes
 from stdl_runtimes.ends import Arrays
 from stdl_runtimes.reference_neurons import margin
-from stdl_runtimes.reference_walk import Simulation, StateName
+from stdl_runtimes.reference_walk import Simulation, StateName, Watch
 
 SAMPLES_AT_ONCE = 64  # bounds memory: a large batch is run in parts
 MOST_SPIKES = 1 << 24  # of a neuron in a step: up to here every whole number is a float32
@@ -63,13 +63,15 @@ def run(
     margins: bool = False,
     potentials: bool = False,
     states: bool = False,
+    watch: Watch | None = None,
 ) -> Result:
     """Run a checked graph from a fresh state.
 
     x: [B, ...] where `stdl.input` is "repeat" (T from the argument, else from `stdl.T`), otherwise [T, B, ...]; of
-    several Inputs a dictionary. BadInput where x does not fit the graph or T is not known.
+    several Inputs a dictionary. watch: sees what goes into every node without memory. BadInput where x does not fit the
+    graph or T is not known.
     """
-    record = _Record(spikes, margins, potentials, states)
+    record = _Record(spikes, margins, potentials, states, watch)
     return run_program(program(network), x, T=T, record=record)
 
 
@@ -174,10 +176,11 @@ class _Record:
     margins: bool
     potentials: bool
     states: bool
+    watch: Watch | None = None
 
 
 def _run(made: Program, x: Mapping[NodeName, Array], repeated: bool, length: int, record: _Record) -> Result:
-    steps = Simulation(made, next(iter(x.values())).shape[0 if repeated else 1])
+    steps = Simulation(made, next(iter(x.values())).shape[0 if repeated else 1], record.watch)
     still = steps.still(x) if repeated else {}
     outputs: dict[NodeName, list[Array]] = {path: [] for path in made.outputs}
     fired: dict[NodeName, list[Spikes]] = {path: [] for path in steps.spiking if record.spikes}

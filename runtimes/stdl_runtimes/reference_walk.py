@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import nir
 import numpy as np
@@ -17,12 +17,16 @@ from stdl_runtimes.reference_nodes import STATELESS, at_threshold
 StateName = tuple[NodeName, str]
 """A state: whose it is, and v, i, s (its spike of the step before), delay [steps, B, ...] or feedback."""
 
+Watch = Callable[[Node, Array, Array], None]
+"""Told of a node without memory what came in and what goes out, [B, ...] each; once of what is computed once."""
+
 
 class Simulation:
     """A program with the states of a batch: `advance` takes it one step on."""
 
-    def __init__(self, made: Program, batch: int) -> None:
+    def __init__(self, made: Program, batch: int, watch: Watch | None = None) -> None:
         self.program = made
+        self._watch = watch
         self.spiking = made.spiking
         self.states: dict[StateName, Array] = {}
         self.spikes: dict[NodeName, Array] = {}  # of the last step, {0, 1} or counts
@@ -104,9 +108,11 @@ class Simulation:
 
     def _stateless(self, node: Node, values: Mapping[NodeName, Array]) -> Array:
         x = self._sum(node, values)
-        if isinstance(node.node, nir.Threshold) and node.spike == ">=":
-            return at_threshold(node.node, x)
-        return STATELESS[type(node.node)](node.node, x)
+        at = isinstance(node.node, nir.Threshold) and node.spike == ">="
+        y = at_threshold(node.node, x) if at else STATELESS[type(node.node)](node.node, x)
+        if self._watch is not None:
+            self._watch(node, x, y)
+        return y
 
     def _sum(self, node: Node, values: Mapping[NodeName, Array]) -> Array:
         """Fan-in is addition, in the order of the sources."""
