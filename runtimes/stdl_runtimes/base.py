@@ -46,7 +46,10 @@ Options = Mapping[str, str]
 REGISTRY: Mapping[str, str] = MappingProxyType(
     {
         "reference": "stdl_runtimes.reference",
-        "onnxruntime": "stdl_runtimes.ort",
+        "onnxruntime": "stdl_runtimes.ort:CPU",
+        "onnxruntime-cuda": "stdl_runtimes.ort:CUDA",
+        "onnxruntime-tensorrt": "stdl_runtimes.ort:TENSORRT",
+        "onnxruntime-nv": "stdl_runtimes.ort:NV",
         "tensorrt": "stdl_runtimes.tensorrt",
     }
 )
@@ -147,7 +150,7 @@ def load(
     """
     if runtime not in REGISTRY:
         raise unknown("runtime", runtime, REGISTRY)
-    module = _resolved(REGISTRY[runtime])
+    module = opener(REGISTRY[runtime])
     if options and not hasattr(module, "OPTIONS"):
         raise BadInput(f"runtime '{runtime}' takes no options: leave out '{next(iter(options))}'")
     opened: Runtime
@@ -159,8 +162,8 @@ def load(
     return opened
 
 
-def _resolved(name: str) -> Any:
-    """What a line of the registry names."""
+def opener(name: str) -> Any:
+    """What a line of the registry names: it has `load`."""
     module, _, attribute = name.partition(":")
     found: Any = importlib.import_module(module)
     return functools.reduce(getattr, attribute.split("."), found) if attribute else found

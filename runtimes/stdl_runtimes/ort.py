@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,54 +12,67 @@ import numpy.typing as npt
 from stdl_export import graph
 from stdl_export.arrays import Values
 from stdl_export.bundle import Bundle
-from stdl_export.common.errors import BadInput, CheckFailed, Unavailable, one_line
+from stdl_export.common.errors import CheckFailed, Unavailable
 from stdl_export.program import Program, program
-from stdl_runtimes import base, ends, states
+from stdl_runtimes import base, ends, ort_model, states
 from stdl_runtimes.base import Array, Device, Mode, Recorded, Spikes
-from stdl_runtimes.ends import Arrays, Ends, Result
+from stdl_runtimes.ends import Arrays, Result
+from stdl_runtimes.ort_options import CPU as CPU_PROVIDER
+from stdl_runtimes.ort_options import CUDA as CUDA_PROVIDER
+from stdl_runtimes.ort_options import NV as NV_PROVIDER
+from stdl_runtimes.ort_options import OPTIONS, Provider, Settings, settings
+from stdl_runtimes.ort_options import TENSORRT as TENSORRT_PROVIDER
+from stdl_runtimes.ort_steps import Steps, graph_numbers
 
 SEQUENCE, STEP, PROBE = "model.onnx", "model.step.onnx", "model.probe.onnx"
 FILES: Mapping[Mode, str] = {"sequence": SEQUENCE, "step": STEP}
-
-# Options of a provider beside its name. TF32 rounds products to 10 bits: what is called fp32 here is fp32.
-PROVIDERS: Mapping[Device, tuple[str, dict[str, str]]] = {
-    "cpu": ("CPUExecutionProvider", {}),
-    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
-}
 
 Feeds = dict[str, npt.NDArray[Any]]
 
 
 class OnnxRuntime(base.Runtime):
-    """The bundle's ONNX graphs in ONNX Runtime; each is opened when it is first used."""
+    """The bundle's ONNX graphs on one provider; on the CPU each is opened when it is first used.
 
-    name = "onnxruntime"
+    On another provider one is opened at once, since only then it shows whether the provider starts.
+    """
+
     shows_spikes = True
-    threads = True
 
-    def __init__(self, bundle: Bundle, device: Device) -> None:
-        self._bundle = bundle
-        self._device = device
+    def __init__(self, bundle: Bundle, provider: Provider, said: Settings) -> None:
+        self.name, self.threads = provider.runtime, provider.memory is None
+        self._bundle, self._provider, self._settings = bundle, provider, said
         self._network = bundle.graph()
         self._program = program(self._network)
         self.ends = ends.of_manifest(bundle.manifest)
-        self._sessions: dict[str, Any] = {}
+        self._models: dict[str, Any] = {}
+        self._graph_numbers = graph_numbers()
+        self._lock = threading.Lock()
         self.modes = tuple(mode for mode, file in FILES.items() if file in bundle.manifest.files)
+        if provider.memory is not None:
+            self._open(FILES[self.modes[-1]])
 
     def describe(self) -> Mapping[str, str]:
-        """Version, provider and its options."""
-        provider, settings = PROVIDERS[self._device]
-        said = {"engine": f"onnxruntime {_module().__version__}", "provider": provider, "device": self._device}
-        return said | {f"provider.{name}": value for name, value in settings.items()}
+        """Version, provider, and the options in force; once a graph is open, what it runs on, node by node."""
+        said = {"engine": f"onnxruntime {ort_model.module().__version__}", "provider": self._provider.name}
+        said |= self._settings.described()
+        own: dict[str, str] = dict(self._settings.own)
+        for file, model in self._models.items():
+            own |= model.get_provider_options().get(self._provider.name, {})
+            if placed := ort_model.nodes(model):
+                said[f"nodes of {file}"] = ", ".join(f"{count} on {name}" for name, count in sorted(placed.items()))
+        return said | {f"provider.{name}": value for name, value in own.items()}
 
     def outputs(self, x: Arrays, timesteps: int) -> Arrays:
         """Outputs [T, B, ...] of the sequence graph."""
         model, names = self._open(SEQUENCE), _names(self._bundle)
-        return dict(zip(names, _run(model, list(names.values()), self._inputs(model, x, timesteps)), strict=True))
+        return dict(
+            zip(names, ort_model.run(model, list(names.values()), self._inputs(model, x, timesteps)), strict=True)
+        )
 
     def session(self, batch: int, states: Mapping[str, Array] | None = None) -> base.Session:
         """A session on the step graph; its states start as the bundle's `states.npz` says, or as given."""
-        return _Steps(self._open(STEP), self._bundle, self.ends, batch, states)
+        numbers = self._graph_numbers if self._settings.cuda_graph else None
+        return Steps(self._open(STEP), self._provider, self._bundle, self.ends, batch, states, numbers)
 
     def run_to_states(self, x: Values, timesteps: int | None = None) -> tuple[Result, dict[str, Array]]:
         """One run of the sequence graph."""
@@ -67,7 +80,7 @@ class OnnxRuntime(base.Runtime):
         arrays, length = self.ends.sequence(x, timesteps)
         model, names, infos = self._open(SEQUENCE), _names(self._bundle), self._bundle.manifest.states
         wanted = [*names.values(), *(info.output for info in infos)]
-        results = _run(model, wanted, self._inputs(model, arrays, length))
+        results = ort_model.run(model, wanted, self._inputs(model, arrays, length))
         outputs, last = results[: len(names)], results[len(names) :]
         found = {info.input: state for info, state in zip(infos, last, strict=True)}
         return ends.plain(dict(zip(names, outputs, strict=True))), found
@@ -105,7 +118,7 @@ class OnnxRuntime(base.Runtime):
         model, nodes, names = self._open(PROBE), graph.neurons(self._network), _names(self._bundle)
         feeds = self._inputs(model, x, length)
         feeds |= {f"probe_in.{node}": spikes[node].astype(np.float32) for node in nodes}
-        results = _run(model, [*names.values(), *(f"probe_out.{node}" for node in nodes)], feeds)
+        results = ort_model.run(model, [*names.values(), *(f"probe_out.{node}" for node in nodes)], feeds)
         outputs, fired = results[: len(names)], results[len(names) :]
         several = {node for node in nodes if _fires_several_times(self._program, node)}
         spikes_found = {
@@ -116,12 +129,15 @@ class OnnxRuntime(base.Runtime):
 
     def close(self) -> None:
         """Drop the opened graphs."""
-        self._sessions.clear()
+        self._models.clear()
 
     def _open(self, file: str) -> Any:
-        if file not in self._sessions:
-            self._sessions[file] = _open(self._bundle.file(file), self._device)
-        return self._sessions[file]
+        with self._lock:
+            if file not in self._models:
+                captured = self._settings.cuda_graph and file == STEP
+                path = self._bundle.file(file)
+                self._models[file] = ort_model.open_graph(path, self._provider, self._settings, captured=captured)
+            return self._models[file]
 
     def _inputs(self, model: Any, x: Arrays, length: int) -> Feeds:
         """The Inputs, and `timesteps` where the graph repeats them and leaves T open."""
@@ -135,90 +151,32 @@ class OnnxRuntime(base.Runtime):
         return {node: np.zeros((length, batch, *shapes[node]), np.bool_) for node in graph.neurons(self._network)}
 
 
-class _Steps(base.Session):
-    """The step graph with its states carried from one call to the next."""
+class Loader:
+    """Opens bundles on one provider; the registry names one for each."""
 
-    def __init__(
-        self, model: Any, bundle: Bundle, network_ends: Ends, batch: int, begin: Mapping[str, Array] | None
-    ) -> None:
-        self._model = model
-        self.ends = network_ends
-        self.batch = batch
-        self._inputs = bundle.manifest.input.tensors
-        self._outputs = _names(bundle)
-        self._infos = bundle.manifest.states
-        self.initial = states.initial(bundle, batch)
-        self._states = dict(self.initial if begin is None else states.given(self._infos, begin, batch))
+    OPTIONS = OPTIONS
 
-    def advance(self, frames: Arrays) -> Arrays:
-        """One call of the step graph."""
-        names = [*self._outputs.values(), *(info.output for info in self._infos)]
-        results = _run(self._model, names, ends.named(frames, self._inputs) | self._states)
-        outputs, kept = results[: len(self._outputs)], results[len(self._outputs) :]
-        self._states = {info.input: state for info, state in zip(self._infos, kept, strict=True)}
-        return dict(zip(self._outputs, outputs, strict=True))
+    def __init__(self, provider: Provider) -> None:
+        self.provider = provider
 
-    def _read(self, at: base.At) -> base.States:
-        return {name: np.array(each[at]) for name, each in self._states.items()}
+    def load(self, bundle: Bundle, device: Device, options: base.Options | None = None) -> OnnxRuntime:
+        """Open a bundle; `Unavailable` where onnxruntime, the provider or an ONNX graph is missing.
 
-    def _write(self, states: Mapping[str, Array], at: base.At) -> None:
-        for name, each in states.items():
-            changed = self._states[name].copy()  # the present one may be the caller's, or the start of all sessions
-            changed[at] = each
-            self._states[name] = changed
+        device: "cuda" lets the plain runtime take the CUDA provider; the others are for their device anyway.
+        """
+        ort_model.module()
+        if not any(file in bundle.manifest.files for file in FILES.values()):
+            raise Unavailable(f"the bundle has no ONNX graph: add one with stdl-export {bundle.path} --target onnx")
+        provider = CUDA_PROVIDER if device == "cuda" and self.provider.memory is None else self.provider
+        return OnnxRuntime(bundle, provider, settings(provider, options or {}))
 
 
-def load(bundle: Bundle, device: Device) -> OnnxRuntime:
-    """Open a bundle; `Unavailable` where onnxruntime is not installed or the bundle holds no ONNX graph."""
-    _module()
-    if not any(file in bundle.manifest.files for file in FILES.values()):
-        raise Unavailable(f"the bundle has no ONNX graph: add one with stdl-export {bundle.path} --target onnx")
-    return OnnxRuntime(bundle, device)
+CPU, CUDA, TENSORRT, NV = (Loader(each) for each in (CPU_PROVIDER, CUDA_PROVIDER, TENSORRT_PROVIDER, NV_PROVIDER))
 
 
 def _names(bundle: Bundle) -> dict[graph.NodeName, str]:
     """The ONNX graphs' outputs by the Outputs they are."""
     return {tensor.node: tensor.name for tensor in bundle.manifest.output.tensors}
-
-
-def _module() -> Any:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise Unavailable("onnxruntime is not installed: pip install 'stdl-toolchain[onnxruntime]'") from None
-    return onnxruntime
-
-
-def _open(path: Path, device: Device) -> Any:
-    ort = _module()
-    provider, settings = PROVIDERS[device]
-    if provider not in ort.get_available_providers():
-        raise Unavailable(f"this onnxruntime has no {provider}: install the extra 'gpu', or use device 'cpu'")
-    options = ort.SessionOptions()
-    options.log_severity_level = 3  # errors come as exceptions; what it would log is about its own optimisations
-    try:
-        model = ort.InferenceSession(str(path), options, providers=[(provider, settings)])
-    except _errors() as error:
-        raise BadInput(f"onnxruntime cannot load '{path}': {one_line(str(error)):.200}") from None
-    if provider not in model.get_providers():  # it falls back to the CPU without an error where libraries are missing
-        raise Unavailable(f"onnxruntime could not start {provider}: check the CUDA libraries")
-    return model
-
-
-def _run(model: Any, names: list[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-    try:
-        outputs: list[npt.NDArray[Any]] = model.run(names, feeds)
-    except _errors() as error:
-        raise BadInput(f"onnxruntime cannot run the graph: {one_line(str(error)):.200}") from None
-    return outputs
-
-
-def _errors() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises for a graph or an input it does not take; the classes share no base of their own."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    own = (state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented)
-    return (*own, state.RuntimeException, ValueError)
 
 
 def _fires_several_times(made: Program, node: str) -> bool:

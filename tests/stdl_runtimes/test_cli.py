@@ -82,7 +82,7 @@ def test_the_tables_and_the_verdict(made, validate):
         ["onnxruntime -> onnxruntime probe", "12 of 12", "-"],
         ["onnxruntime -> onnxruntime step", "12 of 12", "-"],
     ]
-    assert rows[10:] == [["tensorrt", "built, not run: no NVIDIA driver"]]
+    assert ["tensorrt", "built, not run: no NVIDIA driver"] in rows[10:]
 
 
 def test_trained_golden_samples_are_pytorchs(tmp_path, validate):
@@ -125,7 +125,7 @@ def test_json_has_every_number(made, validate, tmp_path):
             "slots": counts[layer["node"]].size * 5,
             "budget": 0.0,
         }
-    assert report["skipped"] == {"tensorrt": "built, not run: no NVIDIA driver"}
+    assert report["skipped"]["tensorrt"] == "built, not run: no NVIDIA driver"
     assert all(check["passed"] for check in report["checks"])
     assert {"python", "numpy", "onnxruntime"} <= set(report["versions"])
 
@@ -401,6 +401,6 @@ def test_importing_the_package_loads_nothing_heavy():
 
 
 def test_every_registered_runtime_can_be_asked_for():
-    assert list(base.REGISTRY) == ["reference", "onnxruntime", "tensorrt"]
-    for module in base.REGISTRY.values():
-        assert callable(__import__(module, fromlist=["load"]).load)
+    assert {"reference", "onnxruntime", "tensorrt"} <= set(base.REGISTRY)
+    for line in base.REGISTRY.values():
+        assert callable(base.opener(line).load)
