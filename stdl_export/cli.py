@@ -126,17 +126,19 @@ def export(given: Options) -> None:
     options.check(given, names)
     profile = Profile.parse(given.batch)
     overrides = validate(Overrides, apply_settings({}, given.set), "--set")
+    options.check_engines(overrides, names)
     opened = settle.described(source.read(given.source), overrides)
     graph = graphs.with_settings(opened.graph, settle.settings(opened.graph, overrides, given))
     arithmetic = settle.arithmetic(opened, overrides, given)
     job = Job(
-        graph, MODES[given.mode], given.time_form, profile, final_states=given.final_states, **arithmetic.model_dump()
-    )
+        graph, MODES[given.mode], given.time_form, profile,
+        final_states=given.final_states, engines=overrides.tensorrt, **arithmetic.model_dump(),
+    )  # fmt: skip
     if given.explain:
         _explain(opened, job, given, overrides, names)
         return
     if given.out is None:
-        settle.check_in_place(opened, graph, given)
+        settle.check_in_place(opened, graph, overrides, given)
     graphs.check(graph, f"'{given.source}'")
     predicted = assemble.prediction(graph, opened.prediction)
     file = options.single_file(given, names)

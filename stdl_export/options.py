@@ -18,6 +18,7 @@ from stdl_export.interop import peers
 from stdl_export.manifest import Membrane, Precision
 from stdl_export.onnx.time import TimeForm
 from stdl_export.targets import TARGETS, Mode
+from stdl_export.tensorrt import DEFAULTS, BuildOptions
 
 MODES: dict[str, tuple[Mode, ...]] = {"sequence": ("sequence",), "step": ("step",), "both": ("sequence", "step")}
 
@@ -50,6 +51,8 @@ class Overrides(pydantic.BaseModel):
     dialect: dict[str, Any] | None = None
     """Choices of the dialect: `dialect.reset=subtract`, `dialect.nodes."1.lif".spike=">="`."""
     precision: PrecisionOverrides | None = None
+    tensorrt: BuildOptions = DEFAULTS
+    """How engines are built: `tensorrt.tf32=true`, `tensorrt.workspace_mib=512`."""
 
 
 @dataclass(frozen=True)
@@ -116,3 +119,9 @@ def check(options: Options, names: Sequence[str]) -> None:
     kind = None if options.out is None else ONE_FILE.get(options.out.suffix)
     if one_file is None and kind in targets.DRAWINGS:
         raise BadInput(f"--out '{options.out}' is a drawing, for --target {kind} alone: give --out a folder")
+
+
+def check_engines(overrides: Overrides, names: Sequence[str]) -> None:
+    """Refuse what engines are told where none is built."""
+    if overrides.tensorrt != DEFAULTS and "tensorrt" not in names:
+        raise BadInput("--set tensorrt: no engine is built: leave it out, or add --target tensorrt")

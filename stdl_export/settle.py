@@ -61,11 +61,12 @@ def arithmetic(opened: Source, overrides: Overrides, options: Options) -> Arithm
     return Arithmetic(precision=precision, membrane=said.membrane, fp32_nodes=tuple(sorted(said.nodes)))
 
 
-def check_in_place(opened: Source, graph: nir.NIRGraph, options: Options) -> None:
+def check_in_place(opened: Source, graph: nir.NIRGraph, overrides: Overrides, options: Options) -> None:
     """Parts are added to a bundle only. What its graph and golden samples say cannot change in place."""
     if opened.bundle is None:
         raise BadInput(f"'{options.source}' is not a bundle, so --out is needed: name a new folder")
-    if graphs.settings(graph) != opened.bundle.manifest.settings or options.golden or options.inputs or options.set:
+    about_the_graph = overrides.model_fields_set - {"tensorrt"}
+    if graphs.settings(graph) != opened.bundle.manifest.settings or options.golden or options.inputs or about_the_graph:
         raise BadInput(
             f"bundle '{options.source}' would no longer be what its golden samples prove: give --out, a new folder"
         )

@@ -14,7 +14,7 @@ import numpy as np
 
 from stdl_export import bundle as bundles
 from stdl_export import graph as graphs
-from stdl_export import tensorrt, triton
+from stdl_export import tensorrt, tensorrt_cache, triton
 from stdl_export.bundle import Bundle
 from stdl_export.common.errors import BadInput, StdlError
 from stdl_export.common.files import atomic_file
@@ -33,7 +33,7 @@ from stdl_export.onnx.precision import check_exceptions
 from stdl_export.onnx.probe import probe
 from stdl_export.onnx.time import TimeForm, resolve
 from stdl_export.program import program
-from stdl_export.tensorrt import Profile
+from stdl_export.tensorrt import DEFAULTS, BuildOptions, Profile
 
 log = logging.getLogger("stdl")
 
@@ -55,6 +55,7 @@ class Job:
     final_states: bool = False
     membrane: Membrane = "fp32"
     fp32_nodes: tuple[str, ...] = ()
+    engines: BuildOptions = DEFAULTS
 
     @property
     def arithmetic(self) -> Arithmetic:
@@ -148,7 +149,8 @@ def _tensorrt(job: Job, folder: Path, parts: Parts) -> None:
     (folder / "engine").mkdir(exist_ok=True)
     for mode in job.modes:
         model = _sequence(job) if mode == "sequence" else lower.step(job.graph, job.arithmetic)
-        engine = tensorrt.build(flavour, model.SerializeToString(), f"the {mode} graph", job.profile)
+        content = model.SerializeToString()
+        engine = tensorrt_cache.engine(flavour, content, f"the {mode} graph", job.profile, job.engines)
         file = flavour.file(mode)
         with atomic_file(folder / file) as part:
             part.write_bytes(engine)
@@ -158,7 +160,7 @@ def _tensorrt(job: Job, folder: Path, parts: Parts) -> None:
                 flavour=flavour.name,
                 version=flavour.version,
                 mode=mode,
-                tf32=False,
+                tf32=job.engines.tf32,
                 batch=job.profile.sizes,
                 timesteps=graphs.settings(job.graph).T if mode == "sequence" else None,
                 final_states=job.final_states and mode == "sequence",
@@ -170,7 +172,7 @@ def _tensorrt(job: Job, folder: Path, parts: Parts) -> None:
         _states(job, folder, parts)
     parts.versions[flavour.name] = flavour.version
     batch = ":".join(map(str, job.profile.sizes))
-    how = f"{job.precision}, TF32 off, batch {batch}"
+    how = f"{job.precision}, TF32 {'on' if job.engines.tf32 else 'off'}, batch {batch}"
     parts.notes.append(f"engines built with {flavour.name} {flavour.version}, {how}")
 
 

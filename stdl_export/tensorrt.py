@@ -1,28 +1,23 @@
-"""ONNX -> TensorRT engine: `tensorrt` where it is installed and a GPU is there, else TensorRT-RTX, which needs no GPU.
+"""Which TensorRT builds, and what it is told: `tensorrt` where it is installed and a GPU is there, else TensorRT-RTX.
 
-Networks are strongly typed: the graph says float32 and the engine computes float32; TF32, which TensorRT turns on by
-itself, is turned off. TensorRT reports a failed build as a None and lines in its log, so the log is collected here.
+The build itself is in `tensorrt_build`, the engines that are kept in `tensorrt_cache`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import functools
 import importlib
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from stdl_export.common.errors import BadInput, Unavailable, one_line
+import pydantic
+
+from stdl_export.common.errors import BadInput, Unavailable
+from stdl_export.tensorrt_device import compute_capability
 
 FlavourName = Literal["tensorrt", "tensorrt_rtx"]
 INSTALL = "pip install 'stdl-toolchain[tensorrt-rtx]', or 'stdl-toolchain[gpu]' with a GPU; a Jetson has JetPack's"
 MAX_UNROLL = 16  # above it the time to build an unrolled engine jumps from seconds to many minutes
-WORKSPACE_BYTES = 1 << 30  # scratch memory while building; a Jetson shares its memory between CPU and GPU
-
-# Lines at error level that are none: the first use of the log, and what each real error draws along without a driver.
-NOISE = ("Thread context has not been set", "catchCudaError")
 
 
 @dataclass(frozen=True)
@@ -65,9 +60,25 @@ class Profile:
         return self.min, self.opt, self.max
 
 
+class BuildOptions(pydantic.BaseModel):
+    """`--set tensorrt.KEY=VALUE`: what a build may do.
+
+    tf32: round the factors of float32 products to 10 bits, which is faster and flips spikes. workspace_mib: scratch
+    memory while building; None: a quarter of what is free, 1 GiB at most.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    tf32: bool = False
+    workspace_mib: Annotated[int, pydantic.Field(ge=1, le=1 << 20)] | None = None
+
+
+DEFAULTS = BuildOptions()
+
+
 def flavour() -> Flavour:
     """The TensorRT to build with here; `Unavailable` with what to install where there is none."""
-    capability = _compute_capability()
+    capability = compute_capability()
     if capability and (module := _import("tensorrt")):
         return Flavour("tensorrt", module.__version__, capability, module)
     if module := _import("tensorrt_rtx"):
@@ -89,84 +100,9 @@ def check_time(timesteps: int | None, form: str) -> None:
         )
 
 
-def build(flavour: Flavour, model: bytes, name: str, profile: Profile) -> bytes:
-    """The engine of an ONNX model, TF32 off; `BadInput` with TensorRT's own first error where it builds none."""
-    trt, log = flavour.module, _logger(flavour.module)
-    log.errors.clear()
-    builder = trt.Builder(log)
-    network = builder.create_network(_strongly_typed(trt))
-    parser = trt.OnnxParser(network, log)
-    if not parser.parse(model):
-        raise BadInput(f"{flavour.name} {flavour.version} does not take {name}: {_parser_errors(parser)}")
-    config = builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
-    config.add_optimization_profile(_profile(builder, network, profile))
-    engine = builder.build_serialized_network(network, config)
-    if engine is None:
-        reason = log.errors[0] if log.errors else "it gave no reason"
-        raise BadInput(f"{flavour.name} {flavour.version} could not build {name}: {reason}")
-    return bytes(engine)
-
-
-def _profile(builder: Any, network: Any, profile: Profile) -> Any:
-    """Every dynamic size is the batch: T is fixed, and so is each sample's shape."""
-    made = builder.create_optimization_profile()
-    for tensor in (network.get_input(i) for i in range(network.num_inputs)):
-        shape = tuple(tensor.shape)
-        made.set_shape(tensor.name, *(tuple(batch if size < 0 else size for size in shape) for batch in profile.sizes))
-    return made
-
-
-def _strongly_typed(trt: Any) -> int:
-    """The flag that 10.x needs; later versions are always strongly typed and may drop it."""
-    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    return 0 if flag is None else 1 << int(flag)
-
-
-def _parser_errors(parser: Any) -> str:
-    errors = [parser.get_error(i) for i in range(parser.num_errors)]
-    return "; ".join(
-        one_line(f"node '{error.node_name()}' ({error.node_operator()}): {error.desc()}") for error in errors
-    )
-
-
-@functools.cache
-def _logger(trt: Any) -> Any:
-    """One logger per process: while a builder lives, TensorRT ignores any other. It keeps the last build's errors."""
-
-    class Log(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            severe = severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
-            if severe and not any(noise in message for noise in NOISE):
-                self.errors.append(one_line(message))
-
-    return Log()
-
-
 def _import(name: FlavourName) -> Any:
     """The module, or None where it is not installed or its libraries do not load."""
     try:
         return importlib.import_module(name)
     except (ImportError, OSError):
         return None
-
-
-def _compute_capability() -> str | None:
-    """`8.7` for the first GPU, from the NVIDIA driver; None where there is no driver or no GPU."""
-    with contextlib.suppress(OSError):
-        driver = ctypes.CDLL("libcuda.so.1")
-        device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-        results = [
-            driver.cuInit(0),
-            driver.cuDeviceGet(ctypes.byref(device), 0),
-            driver.cuDeviceGetAttribute(ctypes.byref(major), 75, device),  # COMPUTE_CAPABILITY_MAJOR
-            driver.cuDeviceGetAttribute(ctypes.byref(minor), 76, device),  # COMPUTE_CAPABILITY_MINOR
-        ]
-        if not any(results):
-            return f"{major.value}.{minor.value}"
-    return None

@@ -22,6 +22,7 @@ from stdl_export import tensorrt
 from stdl_export.manifest import Arithmetic
 from stdl_export.onnx import lower
 from stdl_export.onnx.probe import probe
+from stdl_export.tensorrt_build import build
 from stdl_runtimes import reference
 
 STEPS = 4  # unrolled; forms for more are built with another T
@@ -109,4 +110,4 @@ def test_tensorrt_rtx_builds_a_loop_over_many_steps(form: Any, precision: str) -
 def built(model: onnx.ModelProto, name: str) -> None:
     """An engine for a batch of 1 to 16."""
     pytest.importorskip("tensorrt_rtx")
-    assert tensorrt.build(tensorrt.flavour(), model.SerializeToString(), name, tensorrt.Profile())
+    assert build(tensorrt.flavour(), model.SerializeToString(), name, tensorrt.Profile(), tensorrt.DEFAULTS)

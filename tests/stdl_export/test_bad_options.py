@@ -96,6 +96,9 @@ def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
         (["--timesteps", "100000", "--time-form", "unroll", *ONNX], "writes up to 2048 steps out, T is 100000"),
         (["--set", "precision.nodes.conf1=fp32", *ONNX], "unknown node with weights 'conf1': did you mean 'conv1'?"),
         (["--set", "precision.nodes.conf1=fp32", "--target", "nir", "--out", "out"], "did you mean 'conv1'?"),
+        (["--set", "tensorrt.tf32=true", *ONNX], "--set tensorrt: no engine is built: leave it out, or add --target"),
+        (["--set", "tensorrt.tf23=true", *ONNX], "unknown key 'tensorrt.tf23': did you mean 'tf32'?"),
+        (["--set", "tensorrt.workspace_mib=0", *ONNX], "'tensorrt.workspace_mib' = 0: Input should be greater"),
         (["--set", "precision.nodes.lif1=fp32", *INT8, *ONNX], "node 'lif1' (LIF) cannot be kept: it has no weights"),
     ],
 )  # fmt: skip

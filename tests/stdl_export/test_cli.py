@@ -171,6 +171,13 @@ def test_engines_are_added_to_a_bundle(bundle: Path, capsys: pytest.CaptureFixtu
     assert f"engines built with {manifest.engines[0].flavour} {manifest.engines[0].version}" in capsys.readouterr().out
     assert run("bundle", "--target", "tensorrt", "--mode", "step") == 0
     assert len(bundles.load(bundle).manifest.engines) == 2, "the older step engine was replaced"
+    capsys.readouterr()
+    assert run("bundle", "--target", "tensorrt", "--mode", "step", "--set", "tensorrt.tf32=true") == 0
+    assert "TF32 on" in capsys.readouterr().out
+    assert {engine.mode: engine.tf32 for engine in bundles.load(bundle).manifest.engines} == {
+        "sequence": False,
+        "step": True,
+    }
 
 
 def test_a_failed_build_leaves_nothing(
@@ -180,7 +187,7 @@ def test_a_failed_build_leaves_nothing(
         raise tensorrt.BadInput("it could not build it")
 
     monkeypatch.setattr(targets.tensorrt, "flavour", lambda: tensorrt.Flavour("tensorrt_rtx", "1", None, None))
-    monkeypatch.setattr(targets.tensorrt, "build", fail)
+    monkeypatch.setattr(targets.tensorrt_cache, "engine", fail)
     assert "it could not build it" in refused(capsys, "net.nir", "--target", "onnx,tensorrt", "--out", "out")
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,10 +21,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 
 from stdl_export.common.errors import BadInput
 from stdl_export.common.files import atomic_file, remove_parts, sha256
+from stdl_export.common.store import cache_root
 
 FORMAT = 1
 """Counts up whenever the same options give other bytes, so that older caches are not taken for new ones."""
@@ -58,12 +57,6 @@ class Cache:
             return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
         except (OSError, ValueError, EOFError) as error:
             raise BadInput(f"cache file '{path}' cannot be read ({error}): start again, it is then rebuilt") from None
-
-
-def cache_root() -> Path:
-    """STDL_CACHE, else this project's folder in the user's cache folder by the rules of the platform."""
-    chosen = os.environ.get("STDL_CACHE")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("stdl-toolchain", appauthor=False)
 
 
 def cached(name: str, key: Mapping[str, Any], count: int, make: Callable[[range], Piece], per_piece: int = 64) -> Cache:

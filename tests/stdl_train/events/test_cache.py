@@ -14,8 +14,9 @@ import pytest
 from event_files import some_events
 
 from stdl_export.common.errors import BadInput
+from stdl_export.common.store import cache_root
 from stdl_train.data.events import cache as caches
-from stdl_train.data.events.cache import Piece, cache_root, cached
+from stdl_train.data.events.cache import Piece, cached
 from stdl_train.data.events.events import Sensor
 from stdl_train.data.events.frames import augment, to_frames
 from stdl_train.data.events.options import EventOptions
