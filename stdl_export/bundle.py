@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 import nir
 
 from stdl_export import graph as graphs
-from stdl_export.common import changes
+from stdl_export.common import changes, onnx_file
 from stdl_export.common.config import read_json, validate
 from stdl_export.common.errors import BadInput, one_line
 from stdl_export.common.files import FULL, atomic_file, inside, require_empty, sha256, sync_tree
@@ -37,10 +37,13 @@ class Bundle:
     manifest: Manifest
 
     def file(self, name: str) -> Path:
-        """The path of a file that the manifest names; it lies in the bundle's folder."""
+        """The path of a file that the manifest names, in the bundle's folder; an ONNX graph draws no other in."""
         if name not in self.manifest.files:
             raise BadInput(f"bundle '{self.path}' has no '{name}': export it with stdl-export {self.path} --target ...")
-        return inside(self.path, name)
+        path = inside(self.path, name)
+        if path.suffix == ".onnx":
+            onnx_file.check(path)
+        return path
 
     def graph(self) -> nir.NIRGraph:
         """The checked graph; what its metadata says agrees with the manifest."""
