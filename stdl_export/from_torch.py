@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from stdl_export import dialects
 from stdl_export.common.errors import BadInput
 from stdl_export.fold import fold
 from stdl_models.nets.user import refusal
@@ -83,7 +84,7 @@ def to_nir(network: SpikingNetwork) -> nir.NIRGraph:
     metadata = {
         "stdl.dt": float(spec.dt),
         "stdl.T": int(spec.T),
-        "stdl.dialect": "nir",
+        "stdl.dialect": _dialect(network),
         "stdl.reset": reset,
         "stdl.input": "repeat" if spec.input.repeated else "sequence",
         "stdl.output": spec.output,
@@ -207,7 +208,9 @@ def _flat(builder: _Builder, unit: FlatUnit, value: Sources) -> Sources:
     return builder.add(f"{unit.name}.flatten", flatten, value)
 
 
-NEURONS: dict[str, type] = {"IF": nir.IF, "LIF": nir.LIF, "PLIF": nir.LIF, "LI": nir.LI}
+NEURONS: dict[str, type] = {
+    "IF": nir.IF, "LIF": nir.LIF, "PLIF": nir.LIF, "CubaLIF": nir.CubaLIF, "LI": nir.LI,
+}  # fmt: skip
 """Kind -> primitive. A PLIF is a LIF whose time constant was trained."""
 
 
@@ -217,6 +220,15 @@ def _neuron(neuron: Neuron) -> Any:
     if neuron.spiking and neuron.spec.reset == "subtract":
         fields["v_reset"] = np.zeros(neuron.shape, np.float32)  # not used by this reset; NIR wants it all the same
     return NEURONS[neuron.spec.kind](**fields)
+
+
+def _dialect(network: SpikingNetwork) -> str:
+    """`nir`, and on top of it for each node the rule by which it spikes, where it is not NIR's own."""
+    rules = {node: neuron.spec.spike for node, neuron in spiking_neurons(network) if neuron.spec.spike != ">"}
+    if not rules:
+        return "nir"
+    nodes = {node: {"spike": rule} for node, rule in rules.items()}
+    return dialects.text(dialects.checked({"base": "nir", "nodes": nodes}, "the network's dialect"))
 
 
 def _set_resets(network: SpikingNetwork, nodes: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ from stdl_models.nets.user import unexportable
 from stdl_models.network import DIRECT, FRAMES, InputSpec, NetworkSpec, SpikingNetwork
 from stdl_train.augment import make_augment
 from stdl_train.check import check
+from stdl_train.data import encoders
 from stdl_train.data.samples import Samples, Split, load
 from stdl_train.distributed import World, check_batch, join_batchnorms, joined
 from stdl_train.html_report import write_report
@@ -166,17 +167,19 @@ def make_input(recipe: Recipe, samples: Samples) -> InputSpec:
         kind, right = ("recordings", FRAMES) if samples.timed else ("still pictures", DIRECT)
         raise BadInput(
             f"data set '{samples.name}' holds {kind}, data.encoding.name is '{table.name}': set it to {right}"
-            + ("" if samples.timed else ", poisson or latency")
+            + ("" if samples.timed else ", poisson, latency or rows")
         )
     if samples.steps not in (None, recipe.model.T):
         raise BadInput(
             f"data set '{samples.name}' gives recordings of {samples.steps} time steps, model.T is {recipe.model.T}: "
             f"--set model.T={samples.steps}, or set the data set's own option under data.options"
         )
-    channels = samples.shape[0]
+    encoder = None if table.name in (DIRECT, FRAMES) else encoders.find(table.name)
+    shape = samples.shape if encoder is None else encoders.shape_of(encoder, samples.shape, table.options)
+    channels = shape[0]
     as_stored = table.name in (DIRECT, FRAMES)
     source = InputSpec(
-        shape=samples.shape,
+        shape=shape,
         data=samples.name,
         data_options=recipe.data.options,
         mean=samples.mean if as_stored else (0.0,) * channels,
@@ -186,7 +189,7 @@ def make_input(recipe: Recipe, samples: Samples) -> InputSpec:
         encoding_seed=table.seed,
     )
     if encoding := Encoding.of(source, recipe.model.T):
-        encoding(torch.zeros(1, *source.shape), torch.zeros(1, dtype=torch.long))  # refuses bad values of its options
+        encoding(torch.zeros(1, *samples.shape), torch.zeros(1, dtype=torch.long))  # refuses bad values of its options
     return source
 
 
@@ -234,7 +237,8 @@ def train(
             join_batchnorms(part)
         part.to(device)
     pipeline = Pipeline(method, stages) if stages and isinstance(method, Stdl) else None
-    augment = make_augment(spec.input.shape, recipe.data, len(spec.classes), train_data.timed)
+    sample = tuple(train_data.images.shape[-3:])
+    augment = make_augment(sample, recipe.data, len(spec.classes), train_data.timed)
     trainer = Trainer(method, train_data, test_data, augment, recipe.train, folder, world, pipeline)
     if resume:
         trainer.resume()

@@ -40,6 +40,10 @@ class Encoding:
             return None
         return cls(encoders.find(source.encoding), T, source.encoding_seed, source.encoding_options)
 
+    def shape(self, sample: tuple[int, ...]) -> tuple[int, ...]:
+        """What the network is given in one step of pictures of this shape."""
+        return encoders.shape_of(self.encoder, sample, self.options)
+
     def __call__(self, images: Tensor, chosen: Tensor, epoch: int | None = None) -> Tensor:
         """Pictures [B, C, H, W] with their indices [B] -> [T, B, C, H, W] on the same device.
 
@@ -47,7 +51,7 @@ class Encoding:
         """
         seed = (self.seed,) if epoch is None else (self.seed, epoch)
         x = self.encoder(images.cpu().numpy(), self.T, chosen.numpy(), seed, **self.options)
-        if x.shape != (self.T, *images.shape) or x.dtype != np.float32:
+        if x.shape != (self.T, len(images), *self.shape(tuple(images.shape[1:]))) or x.dtype != np.float32:
             raise BadInput(
                 f"an encoder made {x.shape} of {x.dtype} out of pictures {tuple(images.shape)}: it must give float32 "
                 "[T, n, C, H, W], see stdl_train.data.encoders"

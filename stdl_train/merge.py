@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -132,7 +134,6 @@ def write_golden(network: SpikingNetwork, x: Tensor, labels: Tensor, path: Path,
     Arrays: input, which is x; output [T, N, classes] before decoding; labels; count:<node>, spikes per neuron over T.
     """
     outputs, counts = [], dict[str, list[Tensor]]()
-    dtype = np.uint8 if network.spec.T < 256 else np.uint16
     network.eval()
     with torch.no_grad():
         for chunk in x.split(batch, batch_axis(x, network.spec.input.shape)):
@@ -144,7 +145,13 @@ def write_golden(network: SpikingNetwork, x: Tensor, labels: Tensor, path: Path,
         "input": x.cpu().numpy(),
         "output": torch.cat(outputs, dim=1).numpy(),
         "labels": labels.cpu().numpy(),
-        **{f"count:{node}": torch.cat(parts).numpy().astype(dtype) for node, parts in counts.items()},
+        **{f"count:{node}": _counts(torch.cat(parts)) for node, parts in counts.items()},
     }
     with atomic_file(path) as part, part.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def _counts(spikes: Tensor) -> npt.NDArray[np.integer[Any]]:
+    """Whole numbers in the fewest bytes that hold them."""
+    counts = spikes.numpy()
+    return counts.astype(np.min_scalar_type(int(counts.max(initial=0))))

@@ -43,4 +43,4 @@ def fold_layer(synapse: nn.Module, norm: nn.modules.batchnorm._BatchNorm) -> tup
 
 
 def _without_norm(unit: object) -> object:
-    return unit.model_copy(update={"norm": False}) if getattr(unit, "norm", False) else unit  # type: ignore[attr-defined]
+    return unit.model_copy(update={"norm": False, "bias": True}) if getattr(unit, "norm", False) else unit  # type: ignore[attr-defined]

@@ -32,7 +32,7 @@ def steps(x: Tensor, norm: nn.Module | None, neuron: Neuron, v: Tensor | None) -
     norm takes its statistics from each step on its own and follows them with its running ones, step by step. v is
     float32, whatever x is. The v that is handed in is used up: the new potentials may be written over it.
     """
-    if neuron.spec.kind in ("IF", "LIF") and (norm is None or _known(norm)):
+    if neuron.plain and (norm is None or _known(norm)):
         affine = (None, None) if norm is None else (norm.weight, norm.bias)
         spikes, after = _Steps.apply(x, *affine, v, norm, neuron)  # type: ignore[no-untyped-call]
         return spikes, after

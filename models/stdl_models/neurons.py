@@ -1,9 +1,10 @@
-"""IF, LIF, PLIF and LI neurons: a pure step function and a thin module with the parameters. No state is remembered.
+"""IF, LIF, PLIF, CubaLIF and LI: a pure step function and a thin module with the parameters. No state is remembered.
 
 Forward Euler of the NIR primitives, per time step (all element-wise, float32):
 
     u[t] = v[t-1] + (dt/tau) (v_leak - v[t-1] + r i[t])      LIF, LI
     u[t] = v[t-1] + dt r i[t]                                IF
+    i[t] = i[t-1] + (dt/tau_syn) (w_in x[t] - i[t-1])        CubaLIF, a synapse with a memory of its own; then as LIF
     z[t] = 1 where u[t] > v_threshold else 0                 strictly greater; LI puts out u itself instead
     v[t] = v_reset where z[t] else u[t]                      reset "v_reset" (NIR's own)
     v[t] = u[t] - z[t] v_threshold                           reset "subtract" (metadata `stdl.reset`)
@@ -11,6 +12,9 @@ Forward Euler of the NIR primitives, per time step (all element-wise, float32):
 computed as u = (decay v + gain i) + leak with decay = 1 - dt/tau, gain = r dt/tau (IF: r dt), leak = v_leak dt/tau. A
 neuron stores what NIR stores (tau, r, v_threshold, v_leak, v_reset in float32); the three coefficients follow from
 them by `coefficients`, in float64, rounded once. `stdl_export.semantics` has the same formula on the other side of NIR.
+
+Chips fire otherwise, which `spike` says: ">=" fires at the threshold too, "floor" as often in a step as the threshold
+fits into u, z[t] = floor(u[t] / v_threshold) from 1 on. A graph carries that in its dialect.
 
 A PLIF is a LIF whose time constant is trained, dt/tau = sigmoid(w) with one w per layer (Fang, Yu, Chen, Masquelier,
 Huang, Tian 2021, "Incorporating learnable membrane time constant to enhance learning of spiking neural networks"). Its
@@ -24,22 +28,23 @@ import importlib.util
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from stdl_export.common.config import FiniteFloat, Fraction, PositiveFloat, Table
-from stdl_models.surrogate import spike
+from stdl_models.surrogate import SpikeRule, spike
 
-NeuronKind = Literal["IF", "LIF", "PLIF", "LI"]
+NeuronKind = Literal["IF", "LIF", "PLIF", "CubaLIF", "LI"]
 Reset = Literal["v_reset", "subtract"]
 
 FIELDS: dict[NeuronKind, tuple[str, ...]] = {
     "IF": ("r", "v_threshold", "v_reset"),
     "LIF": ("tau", "r", "v_leak", "v_threshold", "v_reset"),
     "PLIF": ("tau", "r", "v_leak", "v_threshold", "v_reset"),
+    "CubaLIF": ("tau_syn", "tau_mem", "r", "v_leak", "w_in", "v_threshold", "v_reset"),
     "LI": ("tau", "r", "v_leak"),
 }
 """The fields of each kind: those of the NIR primitive of the same name, of LIF for PLIF."""
@@ -58,7 +63,7 @@ class NeuronSpec(Table):
     """How a layer's neurons start out.
 
     beta = 1 - dt/tau is how people write the leak; tau and r follow from it and gain. A PLIF trains its beta and keeps
-    its gain.
+    its gain. beta_syn: that of a CubaLIF's synapse, i = beta_syn i + x. spike: see the module.
     """
 
     kind: NeuronKind = "LIF"
@@ -68,14 +73,19 @@ class NeuronSpec(Table):
     v_leak: FiniteFloat = 0.0
     v_reset: FiniteFloat = 0.0
     reset: Reset = "v_reset"
+    beta_syn: Fraction = 0.5
+    spike: SpikeRule = ">"
     surrogate: Literal["atan", "sigmoid", "triangle", "rectangle"] = "atan"
     alpha: PositiveFloat | None = None
 
     def values(self, dt: float) -> dict[str, float]:
         """The NIR fields of this kind; dt and tau in seconds."""
-        tau = dt / (1 - self.beta)
+        tau, tau_syn = dt / (1 - self.beta), dt / (1 - self.beta_syn)
         values = {
             "tau": tau,
+            "tau_mem": tau,
+            "tau_syn": tau_syn,
+            "w_in": tau_syn / dt,
             "r": self.gain / dt if self.kind == "IF" else self.gain * tau / dt,
             "v_threshold": self.v_threshold,
             "v_leak": self.v_leak,
@@ -91,6 +101,8 @@ class Coefficients:
     decay: Tensor | None  # None: 1
     gain: Tensor | None  # None: 1
     leak: Tensor | None  # None: 0
+    syn_decay: Tensor | None = None  # of a CubaLIF's synapse, i = syn_decay i + syn_gain x; None: as above
+    syn_gain: Tensor | None = None
 
 
 def coefficients(kind: NeuronKind, fields: dict[str, Tensor], dt: float) -> Coefficients:
@@ -101,12 +113,17 @@ def coefficients(kind: NeuronKind, fields: dict[str, Tensor], dt: float) -> Coef
     r = fields["r"].double()
     if kind == "IF":
         return Coefficients(None, _unless(_snap(dt * r), 1.0), None)
-    rate = dt / fields["tau"].double()
-    return Coefficients(
+    rate = dt / fields["tau_mem" if kind == "CubaLIF" else "tau"].double()
+    membrane = Coefficients(
         _unless((1 - rate).float(), 1.0),
         _unless(_snap(rate * r), 1.0),
         _unless((rate * fields["v_leak"].double()).float(), 0.0),
     )
+    if kind != "CubaLIF":
+        return membrane
+    rate = dt / fields["tau_syn"].double()
+    syn_gain = _unless(_snap(rate * fields["w_in"].double()), 1.0)
+    return replace(membrane, syn_decay=_unless((1 - rate).float(), 1.0), syn_gain=syn_gain)
 
 
 def _snap(gain: Tensor) -> Tensor:
@@ -142,6 +159,12 @@ def integrate(current: Tensor, v: Tensor | None, k: Coefficients) -> Tensor:
     return u if k.leak is None else u + k.leak
 
 
+def synapse(x: Tensor, i: Tensor | None, k: Coefficients) -> Tensor:
+    """Current of a CubaLIF's synapse, i = syn_decay i + syn_gain x. x, i: [B, ...]; i None: at rest, 0."""
+    new = x if k.syn_gain is None else x * k.syn_gain
+    return new if i is None else (i if k.syn_decay is None else i * k.syn_decay) + new
+
+
 def reset(u: Tensor, spikes: Tensor, v_threshold: Tensor, v_reset: Tensor, rule: Reset) -> Tensor:
     """Membrane potential after the reset. No gradient passes through the decision to reset."""
     fired = spikes.detach()
@@ -153,6 +176,7 @@ class Neuron(nn.Module):
 
     current: [B, ...], the layer's input in this step. v: [B, ...] of the step before, or None before the first (rest,
     0). Returns the layer's output (IF, LIF: spikes {0, 1}; LI: the potential) and v after the reset, both [B, ...].
+    A CubaLIF keeps its synapse's current too: its v is [2, B, ...], the current and the potential.
     Parameters are buffers named as in NIR, scalars or broadcastable to the layer's shape without batch. Change them
     with `set_fields`, which also renews the coefficients. A PLIF has the parameter w, a scalar, in place of tau and r.
 
@@ -204,6 +228,16 @@ class Neuron(nn.Module):
         """Whether the output is spikes; an LI puts out its potential."""
         return self.spec.kind != "LI"
 
+    @property
+    def plain(self) -> bool:
+        """An IF or LIF that fires at most once a step, above its threshold: what the kernels and `fused` know."""
+        return self.spec.kind in ("IF", "LIF") and self.spec.spike == ">"
+
+    @property
+    def most(self) -> int | None:
+        """The most spikes of a step; None where there is no limit, or where it does not spike."""
+        return None if not self.spiking or self.spec.spike == "floor" else 1
+
     def coefficients(self) -> Coefficients:
         """The constants of one step, computed when first asked for and after each change of fields or device.
 
@@ -220,7 +254,7 @@ class Neuron(nn.Module):
         if fields["r"].is_meta:  # a dry run has no values: take those of the spec, so that the same operations run
             fields = {name: torch.tensor(value, device="cpu") for name, value in self.spec.values(self.dt).items()}
         k = coefficients(self.spec.kind, fields, self.dt)
-        return Coefficients(*(None if c is None else c.to(to) for c in (k.decay, k.gain, k.leak)))
+        return Coefficients(**{name: None if c is None else c.to(to) for name, c in vars(k).items()})
 
     def _trained_coefficients(self) -> Coefficients:
         """The same numbers with a gradient to w: decay and leak have one, gain does not depend on w."""
@@ -237,12 +271,26 @@ class Neuron(nn.Module):
 
             spikes, after = triton_kernels.sequence(current[None], v, self)
             return spikes[0], after
+        if self.spec.kind == "CubaLIF":
+            return self._with_synapse(current, v)
         u = integrate(wide(current), v, self.coefficients())
         if not self.spiking:
             return u, u
+        spikes, v = self._fire(u)
+        return spikes.to(current.dtype), v
+
+    def _with_synapse(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """A CubaLIF's step: x [B, ...] -> spikes [B, ...] and the state [2, B, ...]."""
+        i, v = (None, None) if state is None else state.unbind(0)
+        i = synapse(wide(x), i, self.coefficients())
+        spikes, v = self._fire(integrate(i, v, self.coefficients()))
+        return spikes.to(x.dtype), torch.stack([i, v])
+
+    def _fire(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Spikes, and v after the reset."""
         threshold, v_reset = cast(Tensor, self.v_threshold), cast(Tensor, self.v_reset)
-        spikes = spike(u, threshold, self.spec.surrogate, self.spec.alpha)
-        return spikes.to(current.dtype), reset(u, spikes, threshold, v_reset, self.spec.reset)
+        spikes = spike(u, threshold, self.spec.surrogate, self.spec.alpha, self.spec.spike)
+        return spikes, reset(u, spikes, threshold, v_reset, self.spec.reset)
 
     def sequence(self, current: Tensor) -> Tensor:
         """All time steps from rest: current [T, B, ...] -> output [T, B, ...]."""
@@ -258,7 +306,7 @@ class Neuron(nn.Module):
 
     def uses_kernels(self, current: Tensor) -> bool:
         """Whether the Triton kernels take this layer; see the class."""
-        known = self.spec.kind in ("IF", "LIF") and current.dtype in (torch.float32, torch.bfloat16, torch.float16)
+        known = self.plain and current.dtype in (torch.float32, torch.bfloat16, torch.float16)
         return current.is_cuda and self.training and known and _triton_wanted()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+SpikeRule = Literal[">", ">=", "floor"]
+"""Where a neuron fires: above its threshold, at it too, or as often as the threshold fits into u (several spikes)."""
 
 Derivative = Callable[[Tensor, float], Tensor]
 """(x = u - v_threshold, alpha) -> derivative of the stand-in at x, written over x to save memory."""
@@ -53,23 +56,36 @@ class _Spike(torch.autograd.Function):
     """Forward: the step. Backward: the surrogate. Only the surrogate's derivative is kept for backward, not u."""
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, v_threshold: Tensor, derivative: Derivative, alpha: float) -> Tensor:
+    def forward(
+        ctx: Any, u: Tensor, v_threshold: Tensor, derivative: Derivative, alpha: float, rule: SpikeRule
+    ) -> Tensor:
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(derivative(u - v_threshold, alpha))
-        return (u > v_threshold).to(u.dtype)
+            ctx.save_for_backward(derivative(u - _nearest(u, v_threshold, rule), alpha))
+        if rule == ">":
+            return (u > v_threshold).to(u.dtype)
+        fired = (u >= v_threshold).to(u.dtype)
+        return fired * torch.floor(u / v_threshold) if rule == "floor" else fired
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (derivative,) = ctx.saved_tensors
-        return grad * derivative, None, None, None
+        return grad * derivative, None, None, None, None
 
 
-def spike(u: Tensor, v_threshold: Tensor, surrogate: str = "atan", alpha: float | None = None) -> Tensor:
-    """Spikes {0, 1} in u's dtype: 1 where u > v_threshold, strictly, as NIR says. Same shape as `u`.
+def _nearest(u: Tensor, v_threshold: Tensor, rule: SpikeRule) -> Tensor:
+    """The potential at which the next decision falls: of several spikes the nearest multiple of the threshold."""
+    return v_threshold * torch.round(u / v_threshold).clamp(min=1) if rule == "floor" else v_threshold
+
+
+def spike(
+    u: Tensor, v_threshold: Tensor, surrogate: str = "atan", alpha: float | None = None, rule: SpikeRule = ">"
+) -> Tensor:
+    """Spikes in u's dtype, same shape as `u`: {0, 1}, 1 where u > v_threshold, strictly, as NIR says, or by `rule`.
 
     u: membrane potential before the reset. v_threshold: broadcasts against u. alpha: sharpness of the surrogate
-    (None: the usual one). The gradient reaches u only; thresholds are not trained.
+    (None: the usual one), which of several spikes has its middle at each multiple of the threshold. The gradient
+    reaches u only; thresholds are not trained.
     """
     derivative, usual = SURROGATES[surrogate]
-    spikes: Tensor = _Spike.apply(u, v_threshold, derivative, usual if alpha is None else alpha)  # type: ignore[no-untyped-call]
+    spikes: Tensor = _Spike.apply(u, v_threshold, derivative, usual if alpha is None else alpha, rule)  # type: ignore[no-untyped-call]
     return spikes

@@ -44,12 +44,12 @@ def load(source: str, manifest: Manifest, *, timesteps: int, path: str | None, l
     prediction.
     """
     recorded, classes = manifest.input.encoding == FRAMES, _classes(manifest)
-    shape = (*((timesteps,) if recorded else ()), *manifest.input.shape)
     is_file = source.endswith(".npz")
     images, labels = _read(source, limit) if is_file else _registered(source, manifest, path, limit)
     if images.dtype.kind not in "fiub" or not np.isfinite(images).all():
         raise BadInput(f"data '{source}': images must be finite numbers, found {images.dtype} or values that are not")
-    if images.shape[1:] != shape or not len(images):
+    shape = (*((timesteps,) if recorded else ()), *manifest.input.shape)
+    if _given(images.shape[1:], manifest) != shape or not len(images):
         wanted = ", ".join(map(str, shape))
         raise BadInput(f"data '{source}' has samples {images.shape}, the network takes [N, {wanted}]")
     whole = labels.dtype.kind in "iu" and labels.shape == images.shape[:1]
@@ -90,6 +90,18 @@ def _registered(name: str, manifest: Manifest, path: str | None, limit: int | No
         return np.asarray(data.images[np.arange(len(data.labels))]), data.labels
     except ImportError as error:
         raise Unavailable(f"data set '{name}' cannot be read here: {error}: install what it needs") from None
+
+
+def _given(sample: tuple[int, ...], manifest: Manifest) -> tuple[int, ...] | None:
+    """What the network is given of samples of a shape in a step: most encoders keep it. None: one cannot have it."""
+    name = manifest.input.encoding
+    if manifest.input.mode == "repeat" or name in (None, DIRECT, FRAMES):
+        return sample
+    shape = getattr(_entry_point(ENCODERS, name, "encoding"), "shape", None)
+    try:
+        return sample if shape is None else tuple(shape(sample, **manifest.input.encoding_options))
+    except (TypeError, ValueError):
+        return None
 
 
 def _encoded(samples: Array, manifest: Manifest, timesteps: int) -> Array:

@@ -3,15 +3,18 @@
     direct      the picture in every step
     poisson     a spike with the probability of the pixel's value, drawn anew in each step (rate coding)
     latency     one spike a pixel, the brighter the earlier (time to first spike)
+    rows        row t of the picture in step t, as counts of spikes; and a clock that says which row it is
 
-An encoder is a function `(images, T, indices, seed, **options) -> x`. What one draws at random depends on the seed and
-on the sample's own index alone, so training, evaluation, golden samples and validation can be repeated exactly.
+An encoder is a function `(images, T, indices, seed, **options) -> x`, where x is [T, n, ...] with pictures' own shape;
+one that makes another shape of them has an attribute `shape` that says which (`shape_of`). What one draws at random
+depends on the seed and on the sample's own index alone, so training, evaluation, golden samples and validation can be
+repeated exactly.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, Protocol
 
@@ -70,12 +73,58 @@ def latency(
     return x
 
 
+class Rows:
+    """Row t of a picture in step t, [C, H, W] -> [1, 1, C*W (+ H)]: for chips with few inputs and a memory.
+
+    An input gives round(levels * pixel) spikes in its step. clock: H more inputs, of which number t gives one spike in
+    step t; a network without biases learns from it which row it sees. After the last row nothing comes any more.
+    """
+
+    def __call__(
+        self, images: Array, T: int, indices: npt.NDArray[np.intp], seed: Sequence[int], levels: int = 15,
+        clock: bool = True,
+    ) -> Array:  # fmt: skip
+        """See the class and Encoder."""
+        _require("rows", "levels", levels, 0, 256)
+        if int(levels) != levels:
+            raise BadInput(f"encoding 'rows': levels = {levels!r:.40} must be a whole number")
+        n, channels, height, width = images.shape
+        if height > T:
+            raise BadInput(
+                f"encoding 'rows': {T} time steps do not show {height} rows: set model.T to {height} or more"
+            )
+        x = np.zeros((T, n, 1, 1, channels * width + height * bool(clock)), np.float32)
+        rows = np.rint(images * np.float32(levels)).transpose(2, 0, 1, 3)  # [H, n, C, W]
+        x[:height, :, 0, 0, : channels * width] = rows.reshape(height, n, channels * width)
+        if clock:
+            x[np.arange(height), :, 0, 0, channels * width + np.arange(height)] = 1
+        return x
+
+    def shape(self, sample: tuple[int, ...], levels: int = 15, clock: bool = True) -> tuple[int, ...]:
+        """Of what comes out in one step, for pictures of this shape."""
+        channels, height, width = sample
+        return 1, 1, channels * width + height * bool(clock)
+
+
+rows = Rows()
+
+
+def shape_of(encoder: Encoder, sample: tuple[int, ...], options: Mapping[str, Any]) -> tuple[int, ...]:
+    """What an encoder makes of pictures of a shape in one step, without T and n."""
+    shape = getattr(encoder, "shape", None)
+    return sample if shape is None else tuple(shape(sample, **options))
+
+
+OURS: Mapping[str, Any] = {"direct": direct, "poisson": poisson, "latency": latency, "rows": rows}
+"""Registered in pyproject.toml as well; here so that an installation that is older than one of them finds it."""
+
+
 def find(name: str) -> Encoder:
     """A registered encoder; BadInput names the nearest where there is none of this name."""
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
-    if name not in found:
-        raise unknown("encoding", name, {*found, "frames"})
-    encoder: Encoder = found[name].load()
+    if name not in found and name not in OURS:
+        raise unknown("encoding", name, {*found, *OURS, "frames"})
+    encoder: Encoder = found[name].load() if name in found else OURS[name]
     return encoder
 
 

@@ -37,12 +37,14 @@ class MethodOptions(Table):
     gradients from presynaptic traces instead of the step's own spikes (OTTT; Xiao et al. 2022). `order`: of work,
     subnetwork by subnetwork or step by step through all of them. `subnetwork_lr`: a factor on the learning rate for
     each subnetwork. `precision`: of convolutions and linear maps; potentials and thresholds stay float32. `compile`:
-    forward passes by torch.compile.
+    forward passes by torch.compile. `logit_scale`: factor on logits in the loss, for readouts that fire: what spikes
+    can say in a few steps is else too little for the cross-entropy.
     """
 
     optimizer: OptimizerOptions = OptimizerOptions()
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     loss_on: Literal["instantaneous", "mean"] = "instantaneous"
+    logit_scale: PositiveFloat = 1.0
     traces: bool = False
     order: Literal["subnetwork", "time"] = "subnetwork"
     subnetwork_lr: tuple[PositiveFloat, ...] | None = None

@@ -81,4 +81,5 @@ class Bptt:
         if self.options.loss_on == "mean":
             logits = logits.cumsum(0) / logits.new_tensor(range(1, T + 1)).view(-1, 1, 1)
         smoothing = self.options.label_smoothing
+        logits = logits * self.options.logit_scale if self.options.logit_scale != 1 else logits
         return nn.functional.cross_entropy(logits.flatten(0, 1), for_steps(labels, T), label_smoothing=smoothing)

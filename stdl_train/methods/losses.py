@@ -30,6 +30,7 @@ class StepLoss:
             judged = (past - logits.detach() + logits) / count
         self.steps, self.sum = self.steps + c, past[-1]
         smoothing = self.options.label_smoothing
+        judged = judged * self.options.logit_scale if self.options.logit_scale != 1 else judged
         loss = nn.functional.cross_entropy(judged.flatten(0, 1), for_steps(self.labels, c), label_smoothing=smoothing)
         return loss * (c / self.T)
 

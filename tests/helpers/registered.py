@@ -6,7 +6,7 @@ import types
 from stdl_train.data import encoders
 from stdl_train.data.events.digits_events import digits_events
 
-ENCODERS = {"direct": encoders.direct, "poisson": encoders.poisson, "latency": encoders.latency}
+ENCODERS = {"direct": encoders.direct, "poisson": encoders.poisson, "latency": encoders.latency, "rows": encoders.rows}
 
 DATASETS = {"digits-events": digits_events}
 

@@ -168,11 +168,6 @@ def test_a_spec_that_does_not_fit_says_which_unit():
         NetworkSpec(**twice)
 
 
-def test_a_readout_does_not_spike():
-    with pytest.raises(ValueError, match="only LI"):
-        ReadoutSpec(classes=3, neuron=NeuronSpec(kind="LIF"))
-
-
 def test_decoding():
     logits = torch.tensor([[[1.0, 2.0]], [[3.0, 0.0]]])
     assert decode(logits, "mean").tolist() == [[2, 1]]

@@ -7,7 +7,7 @@ import pytest
 from registered import provide
 
 from stdl_export.common.errors import BadInput
-from stdl_train.data.encoders import direct, find, latency, poisson
+from stdl_train.data.encoders import direct, find, latency, poisson, rows, shape_of
 
 PICTURES = np.linspace(0, 1, 2 * 3 * 5 * 5, dtype=np.float32).reshape(2, 3, 5, 5)
 INDICES = np.array([7, 4])
@@ -69,3 +69,23 @@ def test_an_unknown_encoding_is_named_with_the_nearest(monkeypatch):
     assert find("latency") is latency
     with pytest.raises(BadInput, match="unknown encoding 'poison': did you mean 'poisson'"):
         find("poison")
+
+
+def test_rows_come_one_by_one_with_a_clock():
+    pictures = np.arange(2 * 2 * 3 * 4, dtype=np.float32).reshape(2, 2, 3, 4) / 47
+    x = rows(pictures, 5, INDICES, (0,), levels=10)
+    assert x.shape == (5, 2, *shape_of(rows, (2, 3, 4), {})) == (5, 2, 1, 1, 11)
+    for t in range(3):
+        assert np.array_equal(x[t, :, 0, 0, :4], np.rint(pictures[:, 0, t] * 10))
+        assert np.array_equal(x[t, :, 0, 0, 4:8], np.rint(pictures[:, 1, t] * 10))
+        assert x[t, :, 0, 0, 8:].tolist() == [np.eye(3)[t].tolist()] * 2
+    assert not x[3:].any()
+    assert np.array_equal(rows(pictures, 5, INDICES, (0,), levels=10, clock=False), x[..., :8])
+
+
+def test_rows_refuse_what_does_not_show_the_picture():
+    with pytest.raises(BadInput, match="4 time steps do not show 5 rows"):
+        rows(PICTURES, 4, INDICES, (0,))
+    with pytest.raises(BadInput, match=r"levels = 1\.5"):
+        rows(PICTURES, 5, INDICES, (0,), levels=1.5)
+    assert shape_of(poisson, (3, 5, 5), {}) == (3, 5, 5)

@@ -24,10 +24,16 @@ Form = Literal["cifar", "imagenet"]
 
 
 class Vgg5Options(Table):
-    """`widths`: channels of the four convolutions. `form`: `imagenet` has stride 2 everywhere and a global pool."""
+    """`widths`: channels of the four convolutions. `form`: `imagenet` has stride 2 everywhere and a global pool.
+
+    `norm`, `bias`: of the convolutions, as in ConvSpec; `bias`: of the readout too. `readout`: its neurons, if any.
+    """
 
     widths: tuple[Count, Count, Count, Count] = (32, 64, 64, 128)
     form: Form = "cifar"
+    norm: bool = True
+    bias: bool = True
+    readout: NeuronSpec | None = None
 
 
 class Vgg9Options(Table):
@@ -53,11 +59,13 @@ def vgg5(options: Vgg5Options, classes: int, neuron: NeuronSpec) -> Parts:
     """conv1 to conv4 and the readout."""
     imagenet = options.form == "imagenet"
     strides = (2, 2, 2, 2) if imagenet else (1, 2, 1, 2)
+    rest = {"norm": options.norm, "bias": options.bias, "neuron": neuron}
     units = tuple(
-        ConvSpec(name=f"conv{i}", channels=width, stride=stride, neuron=neuron)
+        ConvSpec(name=f"conv{i}", channels=width, stride=stride, **rest)
         for i, (width, stride) in enumerate(zip(options.widths, strides, strict=True), start=1)
     )
-    return units, ReadoutSpec(classes=classes, pool="global" if imagenet else "none")
+    pool: Literal["none", "global"] = "global" if imagenet else "none"
+    return units, ReadoutSpec(classes=classes, pool=pool, bias=options.bias, neuron=options.readout)
 
 
 def vgg9(options: Vgg9Options, classes: int, neuron: NeuronSpec) -> Parts:

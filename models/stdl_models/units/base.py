@@ -64,7 +64,7 @@ class Unit(nn.Module):
         Spikes: 1, a residual sum: more. most_in: the same of the input. Whole numbers can be kept in bits, so a cut may
         stand there.
         """
-        return 1
+        return None if any(layer.neuron.most is None for layer in self.layers) else 1
 
     def compute(self, x: Tensor, run: Flow) -> Tensor:
         """What the unit computes, whatever the flow; neurons in the order of `layers`."""

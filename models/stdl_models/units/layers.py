@@ -37,8 +37,9 @@ class SpikingLayer(Synapse):
 def spiking_neurons(modules: nn.Module) -> Iterator[tuple[str, Neuron]]:
     """Every layer of spiking neurons with the name of its NIR node, `<layer>.<kind>`, in the order of the network."""
     for module in modules.modules():
-        if isinstance(module, SpikingLayer) and module.neuron.spiking:
-            yield neuron_node(module.name, module.neuron), module.neuron
+        neuron = getattr(module, "neuron", None)  # of a layer, or of a readout that fires
+        if isinstance(neuron, Neuron) and neuron.spiking:
+            yield neuron_node(module.name, neuron), neuron  # type: ignore[arg-type]
 
 
 def neuron_node(layer: str, neuron: Neuron) -> str:

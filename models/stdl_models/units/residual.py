@@ -96,6 +96,8 @@ class SewBlock(Block):
 
     def most(self, most_in: int | None) -> int | None:
         """See Unit.most."""
+        if super().most(most_in) is None:
+            return None
         if self.shortcut is not None:
             return 2
         return None if most_in is None else most_in + 1

@@ -21,7 +21,8 @@ from stdl_models.units.shapes import Shape, pool_size, scaled, window_shape
 class ConvSpec(Spec):
     """Square convolution with zero padding, batch normalisation, neuron.
 
-    Without `padding` it is half the kernel. `norm = false` is a plain biased convolution.
+    Without `padding` it is half the kernel. `norm = false` is a plain biased convolution, and `bias = false` besides
+    one without a bias.
     """
 
     kind: Literal["conv"] = "conv"
@@ -31,6 +32,7 @@ class ConvSpec(Spec):
     padding: Natural | None = None
     groups: Count = 1
     norm: bool = True
+    bias: bool = True
     neuron: NeuronSpec = NeuronSpec()
 
     def resized(self, in_shape: Shape, ratio: int, width: float) -> ConvSpec:
@@ -70,7 +72,8 @@ def _conv(spec: ConvSpec, in_shape: Shape) -> tuple[nn.Conv2d, nn.BatchNorm2d | 
     kernel, stride = spec.kernel, spec.stride
     padding = kernel // 2 if spec.padding is None else spec.padding
     shape = (spec.channels, *window_shape(in_shape, (kernel, kernel), (stride, stride), padding, spec.name)[1:])
-    synapse = nn.Conv2d(in_shape[0], spec.channels, kernel, stride, padding, groups=spec.groups, bias=not spec.norm)
+    bias = spec.bias and not spec.norm
+    synapse = nn.Conv2d(in_shape[0], spec.channels, kernel, stride, padding, groups=spec.groups, bias=bias)
     return synapse, nn.BatchNorm2d(spec.channels) if spec.norm else None, shape
 
 
@@ -152,13 +155,14 @@ class ModuleUnit(Unit):
 class LinearSpec(Spec):
     """Flatten, linear, batch normalisation, neuron.
 
-    `pool` averages pool x pool squares first (auxiliary networks), or the whole map.
+    `pool` averages pool x pool squares first (auxiliary networks), or the whole map. `norm`, `bias`: as in ConvSpec.
     """
 
     kind: Literal["linear"] = "linear"
     features: Count
     pool: Count | Literal["global"] = 1
     norm: bool = True
+    bias: bool = True
     neuron: NeuronSpec = NeuronSpec()
 
     def resized(self, in_shape: Shape, ratio: int, width: float) -> LinearSpec:
@@ -168,18 +172,22 @@ class LinearSpec(Spec):
 
 
 class ReadoutSpec(Spec):
-    """Linear map to the logits of one time step, [B, classes]; `neuron` may be an LI that smooths them over time."""
+    """Linear map to the logits of one time step, [B, classes].
+
+    `neuron` may be an LI that smooths them over time, or one that spikes: its spikes are the logits, as on chips.
+    """
 
     kind: Literal["readout"] = "readout"
     name: Name = "readout"
     classes: Count
     pool: Literal["none", "global"] = "none"
+    bias: bool = True
     neuron: NeuronSpec | None = None
 
     def model_post_init(self, _context: object) -> None:
-        """A readout does not spike."""
-        if self.neuron is not None and self.neuron.kind != "LI":
-            raise ValueError(f"the readout's neuron is {self.neuron.kind}: only LI, which does not spike, is accepted")
+        """A readout's time constant is not trained."""
+        if self.neuron is not None and self.neuron.kind == "PLIF":
+            raise ValueError("the readout's neuron is PLIF: LI, IF, LIF and CubaLIF are accepted")
 
 
 class FlatUnit(Unit):
@@ -208,7 +216,7 @@ class LinearUnit(FlatUnit):
     def __init__(self, spec: LinearSpec, in_shape: Shape, dt: float) -> None:
         super().__init__(spec, in_shape)
         features = math.prod(self.pooled)
-        synapse = nn.Linear(features, spec.features, bias=not spec.norm)
+        synapse = nn.Linear(features, spec.features, bias=spec.bias and not spec.norm)
         norm = nn.BatchNorm1d(spec.features) if spec.norm else None
         self.out_shape = (spec.features,)
         self.layer = SpikingLayer(spec.name, (features,), synapse, norm, Neuron(spec.neuron, dt, self.out_shape))
@@ -226,7 +234,7 @@ class Readout(FlatUnit):
     def __init__(self, spec: ReadoutSpec, in_shape: Shape, dt: float) -> None:
         super().__init__(spec, in_shape)
         self.out_shape = (spec.classes,)
-        self.linear = nn.Linear(math.prod(self.pooled), spec.classes)
+        self.linear = nn.Linear(math.prod(self.pooled), spec.classes, bias=spec.bias)
         self.neuron = None if spec.neuron is None else Neuron(spec.neuron, dt, self.out_shape)
 
     @property
