@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import rich.table
 import rich.text
 
 from stdl_export.common.files import atomic_file
-from stdl_runtimes.results import Change, Hop, Proportion, Report, Times, content
+from stdl_runtimes.results import Change, Hop, Latency, Proportion, Report, content
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,26 @@ def _hop(hop: Hop) -> list[str]:
 
 
 def _latency(report: Report) -> Table:
-    rows = [
-        [line.runtime, *_times(line.latency.sample), *_times(line.latency.step)[:2]]
-        for line in report.runtimes
-        if line.latency
-    ]
-    columns = ["ms a sample", "p50", "p90", "p99", "p99.9", "n", "CV", "a step: p50", "p90"]
-    return Table(f"latency: one sample of T={report.timesteps}, from call to result", columns, rows)
+    title = f"latency of one sample, T={report.timesteps}, in ms from call to result"
+    columns = ["runtime", "p50", "p90", "p99", "p99.9", "n", "CV", "a step: p50", "p99", "8 at once: p99", "samples/s"]
+    columns += ["cold start", *_part_names(report)]
+    timed = [(line.runtime, line.latency) for line in report.runtimes if line.latency]
+    return Table(title, columns, [[name, *_time_cells(found, _part_names(report))] for name, found in timed])
+
+
+def _part_names(report: Report) -> list[str]:
+    """Parts that any runtime can tell."""
+    return list(dict.fromkeys(name for line in report.runtimes if line.latency for name in line.latency.parts))
+
+
+def _time_cells(found: Latency, parts: Sequence[str]) -> list[str]:
+    sample, query, offline, start = found.sample, found.multi_stream, found.offline, found.cold_start
+    cells = [f"{value:.3f}" for value in (sample.p50_ms, sample.p90_ms, sample.p99_ms)]
+    cells += ["-" if sample.p999_ms is None else f"{sample.p999_ms:.3f}", str(sample.n), f"{sample.cv:.1%}"]
+    cells += [f"{found.step.p50_ms:.4f}", f"{found.step.p99_ms:.4f}"]
+    cells += [f"{query.times.p99_ms:.3f}" if query else "-", f"{offline.samples_per_second:.0f}" if offline else "-"]
+    cells.append(f"{start.total_ms:.0f}" if start else "-")
+    return cells + [f"{found.parts[name].p50_ms:.3f}" if name in found.parts else "-" for name in parts]
 
 
 def _skipped(report: Report) -> Table:
@@ -100,12 +114,6 @@ def _drift(value: float | None) -> str:
 
 def _number(value: int | None) -> str:
     return "-" if value is None else str(value)
-
-
-def _times(found: Times) -> list[str]:
-    last = "-" if found.p999_ms is None else f"{found.p999_ms:.3f}"
-    percentiles = [f"{value:.3f}" for value in (found.p50_ms, found.p90_ms, found.p99_ms)]
-    return [*percentiles, last, str(found.n), f"{found.cv:.1%}"]
 
 
 def as_rich(table: Table) -> rich.table.Table:

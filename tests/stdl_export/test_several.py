@@ -39,7 +39,7 @@ def validate(*arguments):
 
 @MODES
 @pytest.mark.parametrize("T", [6, None])
-def test_from_the_command_to_parity(here, mode, T, capsys):
+def test_from_the_command_to_parity(here, mode, T, capsys, monkeypatch):
     graphs.write(network(mode, T), here / "net.nir")
     assert export("net.nir", "--target", "onnx", "--golden", 5, "--out", "out") == 0
     manifest = json.loads((here / "out" / "manifest.json").read_text())
@@ -55,7 +55,9 @@ def test_from_the_command_to_parity(here, mode, T, capsys):
         assert set(golden.files) == names | {f"output:{name}" for name in shapes}
         assert golden["count:lif2"].any()
         assert golden["count:lif1"].any()
-    assert validate("out", "--runtime", "onnxruntime", "--latency", "--json", "out.json") == 0
+    assert (
+        validate("out", "--runtime", "onnxruntime", "--latency", "--latency-seconds", 0.02, "--json", "out.json") == 0
+    )
     found = json.loads((here / "out.json").read_text())
     assert [line["runtime"] for line in found["runtimes"]][1:] == ["reference", "onnxruntime", "onnxruntime step"]
     assert {line["agreement"]["value"] for line in found["runtimes"][1:]} == {1.0}

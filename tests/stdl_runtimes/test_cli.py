@@ -93,7 +93,7 @@ def test_trained_golden_samples_are_pytorchs(tmp_path, validate):
 
 
 def test_json_has_every_number(made, validate, tmp_path):
-    code, out, _ = validate(made.path, "--json", tmp_path / "out.json", "--latency")
+    code, out, _ = validate(made.path, "--json", tmp_path / "out.json", "--latency", "--latency-seconds", 0.05)
     report = json.loads((tmp_path / "out.json").read_text())
     assert code == 0
     assert report["schema_version"] == 2
@@ -109,7 +109,11 @@ def test_json_has_every_number(made, validate, tmp_path):
     golden, *others = report["runtimes"]
     assert golden["latency"] is None
     for line in others:
-        assert 0 < line["latency"]["sample"]["p50_ms"] <= line["latency"]["sample"]["p99_ms"]
+        found = line["latency"]
+        assert 0 < found["sample"]["p50_ms"] <= found["sample"]["p99_ms"]
+        assert found["cold_start"]["load_ms"] > 0
+        assert found["cold_start"]["host_bytes"] > 0
+        assert (found["multi_stream"]["samples"], found["skipped"]) == (8, {})
     assert [layer["node"] for layer in report["layers"]] == ["lif1", "if2"]
     counts = made.golden().counts
     for layer in report["layers"]:
@@ -315,6 +319,10 @@ def test_images_become_sequences_by_direct_encoding_only(tmp_path, validate):
         (["--data-limit", "5"], "--data-path and --data-limit belong to --data"),
         (["--data", "x.npz", "--data-limit", "0"], "0 is not in the range"),
         (["--runtimes", "x"], "No such option"),
+        (["--latency-seconds", "1"], "--latency-seconds and --latency-batch belong to --latency"),
+        (["--latency", "--latency-batch", "0"], "0 is not in the range"),
+        (["--set", "onnxruntime"], "write runtime.key=value"),
+        (["--set", "onxruntime.threads=1"], "did you mean 'onnxruntime'?"),
     ],
 )
 def test_bad_options_are_one_line(made, validate, options, message):

@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
 
-from stdl_runtimes.ends import Ends
-from stdl_runtimes.latency import measure
 from stdl_runtimes.metrics import change, decode, predictions, proportion, spike_count
 
 
@@ -54,45 +52,3 @@ def test_the_interval_of_a_change_holds_as_often_as_it_says():
         found = change(before, after)
         inside += found.low <= -0.02 <= found.high
     assert 0.93 < inside / 600 <= 1
-
-
-class Slow:
-    """A runtime that counts its calls."""
-
-    def __init__(self, repeated=True):
-        self.calls = []
-        self.ends = Ends({"x": (5,)}, {"y": (5,)}, repeated, None)
-
-    def run(self, x, timesteps):
-        self.calls.append(("run", x["x"].shape, timesteps))
-
-    def session(self, batch):
-        self.calls.append(("session", batch))
-        return self
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.calls.append("closed")
-
-    def reset(self):
-        self.calls.append("reset")
-
-    def step(self, frame):
-        self.calls.append(("step", frame["x"].shape))
-
-
-def test_latency_of_sequences_warms_up_and_counts():
-    runtime = Slow()
-    found = measure(runtime, "sequence", np.zeros((2, 5)), 4, runs=6, warm_up=3)
-    assert runtime.calls == [("run", (2, 5), 4)] * 9
-    assert (found.timesteps, found.sample.n, found.warm_up) == (4, 6, 3)
-    assert 0 < found.sample.p50_ms <= found.sample.p90_ms <= found.sample.p99_ms
-
-
-@pytest.mark.parametrize(("repeated", "shape"), [(True, (1, 5)), (False, (3, 1, 5))])
-def test_latency_of_steps_is_that_of_whole_sequences(repeated, shape):
-    runtime = Slow(repeated)
-    measure(runtime, "step", np.zeros(shape), 3, runs=2, warm_up=1)
-    assert runtime.calls == [("session", 1), *["reset", *[("step", (1, 5))] * 3] * 3, "closed"]
