@@ -103,7 +103,7 @@ class Session(base.Session):
 
     def _read(self, at: base.At) -> base.States:
         states = self._simulation.states
-        return {name: np.array(_turned(key[1], states[key])[at]) for name, key in self._names.items()}
+        return {name: np.array(_turned(key[1], states[key])[at], order="C") for name, key in self._names.items()}
 
     def _write(self, states: Mapping[str, Array], at: base.At) -> None:
         """Into new arrays: the present ones may be shared with outputs and with each other."""

@@ -118,8 +118,9 @@ class Session(Opened, abc.ABC):
         """Write the states as a safetensors file; it is whole or absent."""
         from safetensors.numpy import save
 
-        states, path = self.read_state(rows), Path(path)
+        path = Path(path)
         require_writable(path)
+        states = {name: np.ascontiguousarray(each) for name, each in self.read_state(rows).items()}  # it writes memory
         with atomic_file(path) as part:
             part.write_bytes(save(states, {"format": FORMAT}))
 
