@@ -19,8 +19,9 @@ computes that once, a step graph and a chip do so every step.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import nir
 import numpy as np
@@ -33,91 +34,27 @@ from stdl_runtimes import ends, reference
 from stdl_runtimes.base import Array, Spikes
 from stdl_runtimes.efficiency_bytes import parameter_bytes, state_bytes, stored_bytes
 from stdl_runtimes.efficiency_fanout import SYNAPTIC, FanOut, of_node
+from stdl_runtimes.efficiency_result import Efficiency, EnergyModel, LayerCost
+
+HOROWITZ = EnergyModel()
+NUMBERS = (
+    "dense", "macs", "acs", "updates", "weights", "zero_weights", "parameter_bytes", "stored_bytes", "state_bytes",
+    "synaptic_nj", "neuron_nj", "dense_nj",
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class EnergyModel:
-    """Picojoules of a multiply-accumulate and of an accumulate, and where they are from.
-
-    Arithmetic only: memory traffic, control and leakage, which dominate on most hardware, are left out.
-    """
-
-    mac_pj: float = 4.6
-    ac_pj: float = 0.9
-    source: str = "float32 in 45 nm, multiply 3.7 pJ and add 0.9 pJ (Horowitz, ISSCC 2014); arithmetic only"
-
-
-@dataclass(frozen=True)
-class LayerCost:
-    """One node, per sample and over all time steps.
-
-    dense, macs, acs: synaptic operations; input_activity: the share of its inputs that are not zero (all None or 0
-    where a node has no weights). sparsity: the share of zeros it puts out, of spiking nodes and Thresholds. updates:
-    of its stored potentials and currents. weights, zero_weights: how many; parameter_bytes in float32, stored_bytes in
-    the precision of the bundle's graphs, state_bytes of one sample.
-    """
-
-    node: NodeName
-    kind: str
-    dense: float = 0.0
-    macs: float = 0.0
-    acs: float = 0.0
-    input_activity: float | None = None
-    sparsity: float | None = None
-    updates: float = 0.0
-    weights: int = 0
-    zero_weights: int = 0
-    parameter_bytes: int = 0
-    stored_bytes: int = 0
-    state_bytes: int = 0
-
-    @property
-    def synops(self) -> float:
-        """Effective synaptic operations of any kind."""
-        return self.macs + self.acs
-
-
-@dataclass(frozen=True)
-class Efficiency:
-    """A network's cost per sample of `timesteps` steps, averaged over `samples`; energies in nanojoules.
-
-    activation_sparsity is None where nothing spikes, connection_sparsity where there are no weights. footprint: bytes
-    of all parameters and of the states of one sample, in float32.
-    """
-
-    samples: int
-    timesteps: int
-    layers: Sequence[LayerCost]
-    activation_sparsity: float | None
-    connection_sparsity: float | None
-    footprint: int
-    energy: EnergyModel = field(default_factory=EnergyModel)
-
-    @property
-    def total(self) -> LayerCost:
-        """The sums of all nodes; its sparsity is that of all activations together."""
-        names = ("dense", "macs", "acs", "updates", "weights", "zero_weights", "parameter_bytes", "stored_bytes")
-        sums = {name: sum(getattr(layer, name) for layer in self.layers) for name in (*names, "state_bytes")}
-        return LayerCost("total", "", sparsity=self.activation_sparsity, **sums)
-
-    def synaptic_nj(self, layer: LayerCost) -> float:
-        """What the effective operations of a node take."""
-        return (layer.macs * self.energy.mac_pj + layer.acs * self.energy.ac_pj) / 1e3
-
-    def neuron_nj(self, layer: LayerCost) -> float:
-        """What the updates of its states take, each one multiply-accumulate."""
-        return layer.updates * self.energy.mac_pj / 1e3
-
-    def dense_nj(self, layer: LayerCost) -> float:
-        """What a device takes that skips no zero and multiplies always: every dense operation as a MAC."""
-        return layer.dense * self.energy.mac_pj / 1e3
-
-
-def measure(network: nir.NIRGraph, x: Values, *, T: int | None = None, arithmetic: Arithmetic = FP32) -> Efficiency:
+def measure(
+    network: nir.NIRGraph,
+    x: Values,
+    *,
+    T: int | None = None,
+    arithmetic: Arithmetic = FP32,
+    energy: EnergyModel = HOROWITZ,
+) -> Efficiency:
     """The cost of a checked graph on samples x, which are as `reference.run` takes them."""
     made = program(network)
     _, timesteps = ends.of_program(made).sequence(x, T)
-    meter = Meter(made, timesteps, arithmetic)
+    meter = Meter(made, timesteps, arithmetic, energy)
     result = reference.run(network, x, T=T, watch=meter.watch)
     meter.add(next(iter(result.outputs.values())).shape[1], result.spikes)
     return meter.result()
@@ -126,8 +63,10 @@ def measure(network: nir.NIRGraph, x: Values, *, T: int | None = None, arithmeti
 class Meter:
     """Counts while the reference runs: give `watch` to it, and `add` the spikes of each part of the samples."""
 
-    def __init__(self, made: Program, timesteps: int, arithmetic: Arithmetic = FP32) -> None:
-        self._program, self._timesteps, self._arithmetic = made, timesteps, arithmetic
+    def __init__(
+        self, made: Program, timesteps: int, arithmetic: Arithmetic = FP32, energy: EnergyModel = HOROWITZ
+    ) -> None:
+        self._program, self._timesteps, self._arithmetic, self._energy = made, timesteps, arithmetic, energy
         still = made.timeless if made.settings.input == "repeat" else ()
         times = {path: timesteps if path in still else 1 for path in made.nodes}
         nodes = made.nodes.items()
@@ -159,14 +98,16 @@ class Meter:
         assert self._samples, "nothing was seen"
         layers = [self._layer(node) for node in self._program.nodes.values() if self._matters(node)]
         zeros, outputs = (sum(getattr(each, name) for each in self._activations.values()) for name in ("zeros", "all"))
-        weights, unused = (sum(getattr(layer, name) for layer in layers) for name in ("weights", "zero_weights"))
+        sums = {name: sum(getattr(layer, name) for layer in layers) for name in NUMBERS}
+        total = LayerCost("total", "", sparsity=zeros / outputs if outputs else None, **sums)
         return Efficiency(
             samples=self._samples,
             timesteps=self._timesteps,
             layers=layers,
-            activation_sparsity=zeros / outputs if outputs else None,
-            connection_sparsity=unused / weights if weights else None,
+            total=total,
+            connection_sparsity=total.zero_weights / total.weights if total.weights else None,
             footprint=sum(self._footprint(node) for node in self._program.nodes.values()),
+            energy=self._energy,
         )
 
     def _footprint(self, node: Node) -> int:
@@ -176,7 +117,7 @@ class Meter:
         """Does it weigh, spike or keep anything? Pools, Flatten, Input and Output do not."""
         return node.path in self._synapses or node.path in self._activations or self._footprint(node) > 0
 
-    def _bytes(self, node: Node) -> dict[str, int]:
+    def _bytes(self, node: Node) -> dict[str, Any]:
         return {
             "parameter_bytes": parameter_bytes(node),
             "stored_bytes": stored_bytes(node, self._arithmetic),
@@ -184,24 +125,30 @@ class Meter:
         }
 
     def _layer(self, node: Node) -> LayerCost:
+        cost = replace(self._counted(node), **self._bytes(node))
+        mac, ac = self._energy.mac_pj / 1e3, self._energy.ac_pj / 1e3
+        synaptic = mac * cost.macs + ac * cost.acs
+        return replace(cost, synaptic_nj=synaptic, neuron_nj=mac * cost.updates, dense_nj=mac * cost.dense)
+
+    def _counted(self, node: Node) -> LayerCost:
         kept = len(node.numbers.initial.keys() & {"v", "i"}) if node.numbers is not None else 0
         updates = float(kept * math.prod(node.shape) * self._timesteps)
-        cost = LayerCost(node.path, type(node.node).__name__, updates=updates, **self._bytes(node))
+        cost = LayerCost(node.path, type(node.node).__name__, updates=updates)
         if (activation := self._activations.get(node.path)) is not None:
             return replace(cost, sparsity=activation.zeros / activation.all)
-        if (synapses := self._synapses.get(node.path)) is not None:
-            macs, acs = synapses.operations()
-            weight = np.asarray(node.node.weight)
-            return replace(
-                cost,
-                dense=float(synapses.fan_out.all * self._timesteps),
-                macs=macs / self._samples,
-                acs=acs / self._samples,
-                input_activity=synapses.active / synapses.inputs,
-                weights=weight.size,
-                zero_weights=int((weight == 0).sum()),
-            )
-        return cost
+        if (synapses := self._synapses.get(node.path)) is None:
+            return cost
+        macs, acs = synapses.operations()
+        weight = np.asarray(node.node.weight)
+        return replace(
+            cost,
+            dense=float(synapses.fan_out.all * self._timesteps),
+            macs=macs / self._samples,
+            acs=acs / self._samples,
+            input_activity=synapses.active / synapses.inputs,
+            weights=weight.size,
+            zero_weights=int((weight == 0).sum()),
+        )
 
 
 def _is_threshold(node: Node) -> bool:

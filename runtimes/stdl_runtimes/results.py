@@ -10,6 +10,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from stdl_runtimes.efficiency_result import Efficiency
+from stdl_runtimes.picture_data import Confusion, Raster
+
 SCHEMA_VERSION = 2  # 1: accuracy and agreement were bare numbers, latency three percentiles
 
 
@@ -283,7 +286,8 @@ class RuntimeLine:
 class Report:
     """Everything that one run of `stdl-validate` found. The first line of `runtimes` is golden's own.
 
-    hashes: SHA-256 of the bundle's files by their names; date: when it ran, in UTC (ISO 8601).
+    hashes: SHA-256 of the bundle's files by their names; date: when it ran, in UTC (ISO 8601). raster: one sample's
+    spikes; confusions: of the golden samples, and of the data set.
     """
 
     network: str
@@ -301,6 +305,9 @@ class Report:
     versions: dict[str, str]
     hashes: dict[str, str]
     date: str
+    efficiency: Efficiency | None = None
+    raster: Raster | None = None
+    confusions: list[Confusion] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:

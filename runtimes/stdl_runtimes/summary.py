@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from stdl_export.manifest import Manifest, Tolerances
+from stdl_runtimes import pictures
 from stdl_runtimes.data import Samples
 from stdl_runtimes.entries import Layer, Row
 from stdl_runtimes.machine import machine
 from stdl_runtimes.metrics import Integers, change, proportion
+from stdl_runtimes.picture_data import Confusion
 from stdl_runtimes.results import (
     Change,
     Check,
@@ -80,7 +82,23 @@ def build(comparison: Comparison, found: Findings) -> Report:
         versions=_versions(),
         hashes=dict(manifest.files),
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        efficiency=comparison.efficiency(),
+        raster=comparison.raster,
+        confusions=_confusions(comparison, found),
     )
+
+
+def _confusions(comparison: Comparison, found: Findings) -> list[Confusion]:
+    """Of the golden samples with golden's own predictions, and of the data set."""
+    golden, names = comparison.golden, comparison.manifest.classes
+    predicted = {golden_name(comparison.manifest): comparison.predicted(comparison.outputs)}
+    predicted |= {row.entry.label: comparison.predicted(row.outputs) for row in found.rows}
+    matrices = pictures.confusions("golden samples", golden.labels, predicted, names)
+    if found.data is not None:
+        classes = zip(found.rows, found.data.classes, strict=True)
+        on_data = {row.entry.label: each for row, each in classes}
+        matrices += pictures.confusions(found.data.samples.name, found.data.samples.labels, on_data, names)
+    return matrices
 
 
 def golden_name(manifest: Manifest) -> str:

@@ -14,7 +14,7 @@ from stdl_export.common.errors import BadInput, Unavailable
 from stdl_export.golden_file import INPUT, OUTPUT, Golden
 from stdl_export.manifest import Tolerances
 from stdl_export.program import program
-from stdl_runtimes import checks, ends, hops, reference
+from stdl_runtimes import checks, ends, hops, pictures, reference
 from stdl_runtimes.base import Recorded, Spikes
 from stdl_runtimes.compare import (
     Flags,
@@ -29,9 +29,12 @@ from stdl_runtimes.compare import (
     loop_of,
 )
 from stdl_runtimes.data import Samples
+from stdl_runtimes.efficiency import Meter
+from stdl_runtimes.efficiency_result import Efficiency
 from stdl_runtimes.ends import Arrays, Ends
 from stdl_runtimes.entries import SAMPLES_AT_ONCE, Entry, Layer, Progress, Row, entries_of
 from stdl_runtimes.metrics import Integers, predictions, spike_count
+from stdl_runtimes.picture_data import Raster
 from stdl_runtimes.results import Check
 
 __all__ = ["Comparison", "Entry", "Part", "Progress", "Row", "entries_of", "spiking_before"]
@@ -70,6 +73,8 @@ class Comparison:
         self.ends = ends.of_manifest(self.manifest)
         self._margin = self.manifest.tolerances.flip_margin
         self._before = spiking_before(self.network)
+        self._meter = Meter(program(self.network), self.timesteps, self.manifest.arithmetic)
+        self.raster: Raster | None = None  # of the first golden sample, once there are rows
         if reason := _golden_misfit(self.golden, self.network, self.ends):
             raise BadInput(f"bundle '{bundle.path}': golden.npz does not fit its graph: {reason}: export it again")
         self.inputs = ends.by_node(self.golden.input, self.ends.inputs)
@@ -79,10 +84,16 @@ class Comparison:
         """The golden samples through every entry."""
         rows = [Row(entry) for entry in entries]
         for part in self._parts():
+            self._meter.add(part.samples, part.judged.spikes)
+            self.raster = self.raster or pictures.raster(part.judged.spikes, 0, part.at)
             for row in rows:
                 self._add(row, rows, part)
             progress(part.samples)
         return rows
+
+    def efficiency(self) -> Efficiency:
+        """What the golden samples cost in the reference, once there are rows."""
+        return self._meter.result()
 
     def checks(self, row: Row) -> list[Check]:
         """Every condition that a row has to meet."""
@@ -118,7 +129,7 @@ class Comparison:
     def _parts(self) -> Iterator[Part]:
         at = 0
         for x in self.ends.parts(self.inputs, SAMPLES_AT_ONCE):
-            judged = reference.run(self.network, x, T=self.timesteps, margins=True)
+            judged = reference.run(self.network, x, T=self.timesteps, margins=True, watch=self._meter.watch)
             here = slice(at, at + self.ends.samples(x))
             outputs = {name: y[:, here] for name, y in self.outputs.items()}
             counts = {node: self.golden.counts[node][here] for node in self.neurons}

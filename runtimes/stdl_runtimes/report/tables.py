@@ -1,18 +1,15 @@
-"""A validation as people and programs read it: tables on the terminal, a page of HTML, JSON."""
+"""A validation as tables of text, for the terminal and for the page."""
 
 from __future__ import annotations
 
-import html
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import rich.table
 import rich.text
 
-from stdl_export.common.files import atomic_file
-from stdl_runtimes.results import Change, Hop, Latency, Proportion, Report, content
+from stdl_runtimes.efficiency_result import LayerCost
+from stdl_runtimes.results import Change, Hop, Latency, Proportion, Report
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,7 @@ class Table:
 
 def tables(report: Report) -> list[Table]:
     """The tables that people read; the empty ones are left out."""
-    found = [_runtimes(report), _layers(report), _hops(report), _latency(report), _skipped(report)]
+    found = [_runtimes(report), _layers(report), _hops(report), _latency(report), _efficiency(report), _skipped(report)]
     return [table for table in found if table.rows]
 
 
@@ -92,6 +89,23 @@ def _time_cells(found: Latency, parts: Sequence[str]) -> list[str]:
     return cells + [f"{found.parts[name].p50_ms:.3f}" if name in found.parts else "-" for name in parts]
 
 
+def _efficiency(report: Report) -> Table:
+    found = report.efficiency
+    columns = ["node", "kind", "dense", "MACs", "ACs", "zeros out", "parameters B", "states B", "nJ"]
+    if found is None:
+        return Table("efficiency", columns, [])
+    rows = [_cost(layer) for layer in (*found.layers, found.total)]
+    return Table(f"efficiency: operations a sample of T={found.timesteps}; energy is arithmetic alone", columns, rows)
+
+
+def _cost(layer: LayerCost) -> list[str]:
+    """Of a node with weights its operations, of one that spikes its sparsity; energy of both."""
+    weighs, sparsity = layer.weights > 0, "-" if layer.sparsity is None else f"{layer.sparsity:.2%}"
+    operations = [f"{value:,.0f}" if weighs else "-" for value in (layer.dense, layer.macs, layer.acs)]
+    numbers = [f"{layer.stored_bytes:,}", f"{layer.state_bytes:,}", f"{layer.synaptic_nj + layer.neuron_nj:,.1f}"]
+    return [layer.node, layer.kind, *operations, sparsity, *numbers]
+
+
 def _skipped(report: Report) -> Table:
     return Table("skipped", ["runtime", "reason"], [[name, reason] for name, reason in report.skipped.items()])
 
@@ -125,56 +139,3 @@ def as_rich(table: Table) -> rich.table.Table:
     for row in table.rows:
         drawn.add_row(*map(rich.text.Text, row))
     return drawn
-
-
-# --- files ----------------------------------------------------------------------------------------------------------
-
-_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; }
-table { border-collapse: collapse; margin: 0 0 2rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: 600; padding: .5rem 0; }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid #8885; text-align: right; }
-th:first-child, td:first-child, .skipped td, .skipped th { text-align: left; }
-.verdict { padding: .6rem 1rem; border-left: .3rem solid; overflow-wrap: anywhere; }
-.pass { border-color: #2a9d4a; background: #2a9d4a22; }
-.fail { border-color: #d33a3a; background: #d33a3a22; }
-.wide { overflow-x: auto; }
-footer { opacity: .7; }
-"""
-
-
-def write_html(report: Report, path: Path) -> None:
-    """The same tables as one page that needs nothing else; written whole or not at all."""
-    drawn = "\n".join(_html_table(table) for table in tables(report))
-    kind = "pass" if report.passed else "fail"
-    about = f"{report.bundle}; {report.machine.text}; " + ", ".join(
-        f"{name} {of}" for name, of in report.versions.items()
-    )
-    title = html.escape(f"stdl-validate: {report.network}")
-    page = (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n<body><h1>{title}</h1>\n'
-        f'<p class="verdict {kind}">{html.escape(report.verdict)}</p>\n{drawn}\n'
-        f"<footer>{html.escape(about)}</footer></body></html>\n"
-    )
-    with atomic_file(path) as part:
-        part.write_text(page, encoding="utf-8")
-
-
-def write_json(report: Report, path: Path) -> None:
-    """Every number of the report; written whole or not at all."""
-    with atomic_file(path) as part:
-        part.write_text(json.dumps(content(report), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _html_table(table: Table) -> str:
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in table.columns)
-    rows = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in table.rows)
-    body = "\n".join(f"<tr>{row}</tr>" for row in rows)
-    kind = "skipped" if table.title == "skipped" else "numbers"
-    caption = html.escape(table.title)
-    return (
-        f'<div class="wide"><table class="{kind}"><caption>{caption}</caption>'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>"
-    )
