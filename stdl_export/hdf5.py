@@ -27,24 +27,27 @@ HEAP_HEADER = struct.Struct("<8sQ")  # the above, size of the collection
 HEAP_OBJECT = struct.Struct("<HHIQ")  # index, references, zeros, size
 
 
-def read(path: Path, group: str) -> dict[str, Any]:
-    """Everything in one top-level group; `BadInput` on one line for anything that is not plain data within limits."""
+def read(path: Path, group: str, what: str = "NIR graph", suffix: str = ".nir") -> dict[str, Any]:
+    """Everything in one top-level group; `BadInput` on one line for anything that is not plain data within limits.
+
+    what, suffix: of the files that have such a group, for messages.
+    """
     if not path.is_file():
         raise BadInput(f"'{path}' does not exist or is no file: check the path")
-    _check_heaps(path)
+    _check_heaps(path, suffix)
     try:
         with h5py.File(path, "r") as file:
             top = file[group] if isinstance(file.get(group, getlink=True), h5py.HardLink) else None
             if not isinstance(top, h5py.Group):
-                raise BadInput(f"'{path}' is an HDF5 file, but not a NIR graph: it has no group '{group}'")
+                raise BadInput(f"'{path}' is an HDF5 file, but not a {what}: it has no group '{group}'")
             return _Reader(path).group(top, group, 0)
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, OverflowError) as error:  # damaged: any of these
         raise BadInput(f"'{path}' is not a readable HDF5 file: {one_line(str(error)):.160}") from None
 
 
-def _check_heaps(path: Path) -> None:
+def _check_heaps(path: Path, suffix: str) -> None:
     """Walk the heaps of strings as the HDF5 library will: each object must lead on, and stay inside its heap."""
-    foreign = BadInput(f"'{path}' is not an HDF5 file, as every .nir file is: check the path, or write it again")
+    foreign = BadInput(f"'{path}' is not an HDF5 file, as every {suffix} file is: check the path, or write it again")
     damaged = BadInput(f"'{path}' is not a readable HDF5 file: its heap of strings is damaged; write it again")
     if path.stat().st_size < len(SIGNATURE):
         raise foreign
