@@ -51,6 +51,7 @@ REGISTRY: Mapping[str, str] = MappingProxyType(
         "onnxruntime-tensorrt": "stdl_runtimes.ort:TENSORRT",
         "onnxruntime-nv": "stdl_runtimes.ort:NV",
         "tensorrt": "stdl_runtimes.tensorrt",
+        "loihi2": "stdl_runtimes.chips.loihi2",
     }
 )
 

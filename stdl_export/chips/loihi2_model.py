@@ -7,15 +7,14 @@ One step of a layer, a being what its synapses accumulated of the spikes of the 
     v = dec(v, v_decay) + u + (bias << 6)                               saturates at +-(2^23 - 1)
     s = v > (v_threshold << 6);  v = 0 where s
 
-Accumulators of convolutions wrap to 24 bits before the shift, biases are held in 16 bits and wrap. Everything is kept in
-float64, in which these numbers are exact (below 2^53), so that matrix products are fast ones.
+Accumulators of convolutions wrap to 24 bits before the shift, biases are held in 16 bits and wrap. Everything is kept
+in float64, in which these numbers are exact (below 2^53), so that matrix products are fast ones.
 
 Source: lava-nc/lava, `proc/lif/models.py`, `proc/dense/models.py`, `proc/conv/models.py`; lava-dl, `netx/utils.py`.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -59,7 +58,7 @@ class Neurons:
 
     def __init__(self, layer: NeuronLayer, batch: int) -> None:
         neuron = layer.neuron
-        self.kept_u, self.kept_v = (4096.0 - each for each in (neuron.i_decay, neuron.v_decay))
+        self.kept_u, self.kept_v = ((4096 - each).astype(np.float64) for each in (neuron.i_decay, neuron.v_decay))
         self.threshold = np.asarray(neuron.v_threshold, np.float64) * (1 << SHIFT)
         self.bias = _bias(layer)
         self.shape = (batch, *layer.shape)
@@ -89,19 +88,19 @@ def _bias(layer: NeuronLayer) -> Float | float:
 class DenseSynapse:
     """weight (out, in) as the chip applies it, one matrix for each delay; accumulates [B, in] -> [B, out]."""
 
-    def __init__(self, layer: Dense, graded: bool) -> None:
+    def __init__(self, layer: Dense, batch: int, graded: bool) -> None:
         self.rule = applied(layer.weight, layer.recurrent)
         delay = layer.delay if layer.delay is not None else np.zeros_like(layer.weight)
         kind = _exact(self.rule.weight, graded)
         self._parts = {int(d): np.where(delay == d, self.rule.weight, 0).T.astype(kind) for d in np.unique(delay)}
-        self._past: deque[Float] = deque(maxlen=max(self._parts) + 1)
+        self.past = np.zeros((batch, max(self._parts), layer.weight.shape[1]), kind)  # the newest first
 
     def accumulate(self, x: Float) -> Float:
         """What arrives of x, which was sent in the step before, and of what was sent earlier."""
-        self._past.appendleft(x.astype(next(iter(self._parts.values())).dtype))
-        arriving = [self.rule.shifted(self._past[d] @ part) for d, part in self._parts.items() if d < len(self._past)]
-        total: Float = sum(arriving, np.zeros((len(x), next(iter(self._parts.values())).shape[1])))
-        return total
+        sent = np.concatenate([x.astype(self.past.dtype)[:, None], self.past], axis=1)
+        self.past = sent[:, :-1]
+        arriving = [self.rule.shifted(sent[:, d] @ part) for d, part in self._parts.items()]
+        return sum(arriving[1:], arriving[0])
 
 
 class Recurrence:
@@ -164,7 +163,7 @@ class Stage:
 
 def stage(layer: NeuronLayer, batch: int, graded: bool = False) -> Stage:
     """A layer at its start; graded: do whole numbers arrive, and not spikes?"""
-    synapse = DenseSynapse(layer, graded) if isinstance(layer, Dense) else ConvSynapse(layer, graded)
+    synapse = DenseSynapse(layer, batch, graded) if isinstance(layer, Dense) else ConvSynapse(layer, graded)
     recurrent = isinstance(layer, Dense) and layer.recurrent is not None
     back = Recurrence(synapse) if recurrent and isinstance(synapse, DenseSynapse) else None
     return Stage(layer, synapse, Neurons(layer, batch), back)
@@ -181,16 +180,17 @@ class Simulation:
         graded = options.input_message_bits > 0
         self.stages = [stage(layer, batch, graded and not at) for at, layer in enumerate(network.neurons)]
         self.options, self.steps = options, 0
-        self._sent: list[Float] = [np.zeros((batch, *sample)), *(each.neurons.v for each in self.stages[:-1])]
+        self.sent = np.zeros((batch, *sample))
 
     def step(self, x: NDArray[np.generic]) -> None:
         """Show the input x [B, ...], and advance all layers by what was sent in the step before."""
-        for number, (each, sent) in enumerate(zip(self.stages, self._sent, strict=True)):
-            a = each.arrived(sent)
+        sent = [self.sent, *(each.neurons.spikes.astype(np.float64) for each in self.stages[:-1])]
+        for number, each in enumerate(self.stages):
+            a = each.arrived(sent[number])
             if self._resets(number):
                 each.neurons.clear()
             each.neurons.step(a)
-        self._sent = [encoded(x, self.options), *(each.neurons.spikes.astype(np.float64) for each in self.stages[:-1])]
+        self.sent = encoded(x, self.options)
         self.steps += 1
 
     def _resets(self, number: int) -> bool:

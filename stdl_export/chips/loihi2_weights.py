@@ -38,8 +38,10 @@ class Applied:
 
     def is_file(self, weight: Integers, recurrent: Integers | None = None) -> bool:
         """Are these the weights of the file?"""
-        pairs = ((self.weight, weight), (self.recurrent, recurrent))
-        return all(ours is None or np.array_equal(ours / 2.0**self.shift, theirs) for ours, theirs in pairs)
+        pairs = [(self.weight, weight)]
+        if self.recurrent is not None and recurrent is not None:
+            pairs.append((self.recurrent, recurrent))
+        return all(np.array_equal(ours / 2.0**self.shift, theirs) for ours, theirs in pairs)
 
 
 def applied(weight: Integers, recurrent: Integers | None = None) -> Applied:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stdl_export import hdf5
 from stdl_export.chips.netx import MOST_DELAY, MOST_NEURONS, Conv, Dense, Flatten, Integers, Layer, Network, Neuron
@@ -190,13 +191,15 @@ def _bias(each: _Fields, *shapes: Shape) -> Integers | None:
     bias = each.whole("bias")
     if bias.shape not in shapes and bias.size != 1:
         raise each.bad(f"its bias has shape {bias.shape}: accepted is {' or '.join(map(str, shapes))}")
-    return np.broadcast_to(bias.reshape(-1), shapes[0]).copy() if bias.size == 1 else bias
+    if bias.size == 1:
+        bias = np.full(shapes[0], int(bias.reshape(())), np.int64)
+    return bias
 
 
 def _delay(each: _Fields, weight: Integers) -> Integers | None:
     if "delay" not in each.fields:
         return None
-    delay = each.whole("delay", 0, MOST_DELAY)
+    delay: NDArray[np.int64] = each.whole("delay", 0, MOST_DELAY)
     if delay.ndim == 0:
         delay = np.broadcast_to(delay, weight.shape)
     elif delay.shape == weight.shape[:1]:
@@ -205,7 +208,7 @@ def _delay(each: _Fields, weight: Integers) -> Integers | None:
         delay = np.broadcast_to(delay[None], weight.shape)
     elif delay.shape != weight.shape:
         raise each.bad(f"its delay has shape {delay.shape}, its weight {weight.shape}: write one a weight")
-    return delay.copy()
+    return np.array(delay)
 
 
 def _conv(each: _Fields, shape: Shape | None) -> Conv:
