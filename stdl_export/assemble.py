@@ -71,11 +71,14 @@ def _write(job: Job, targets: Sequence[str], folder: Path, parts: Parts) -> None
 
 
 def _finish(job: Job, targets: Sequence[str], made: Assembled, parts: Parts) -> Manifest:
-    """What is written of the finished parts; it may add to the versions and the notes only."""
+    """What is written of the finished parts; it may add to the versions, the chips and the notes only."""
     for target in targets:
         if (finish := TARGETS[target].finish) is not None:
             finish(job, made.hashed(), parts)
-    return made.manifest.model_copy(update={"versions": made.manifest.versions | parts.versions})
+    new = {info.chip for info in parts.chips}
+    chips = [info for info in made.manifest.chips if info.chip not in new] + parts.chips
+    versions = made.manifest.versions | parts.versions
+    return made.manifest.model_copy(update={"versions": versions, "chips": tuple(chips)})
 
 
 def _manifest(source: Source, job: Job, parts: Parts, golden: GoldenInfo) -> Manifest:

@@ -131,8 +131,8 @@ def export(given: Options) -> None:
     graph = graphs.with_settings(opened.graph, settle.settings(opened.graph, overrides, given))
     arithmetic = settle.arithmetic(opened, overrides, given)
     job = Job(
-        graph, MODES[given.mode], given.time_form, profile,
-        final_states=given.final_states, engines=overrides.tensorrt, **arithmetic.model_dump(),
+        graph, MODES[given.mode], given.time_form, profile, final_states=given.final_states,
+        engines=overrides.tensorrt, chips=overrides.chips, **arithmetic.model_dump(),
     )  # fmt: skip
     if given.explain:
         _explain(opened, job, given, overrides, names)

@@ -150,6 +150,14 @@ class EngineInfo(_Model):
     graph_sha256: str
 
 
+class ChipInfo(_Model):
+    """What was exported for a chip: its files lie in `folder`; `graph_sha256` of the graph.nir it was made from."""
+
+    chip: str
+    folder: str
+    graph_sha256: str
+
+
 class Manifest(_Model):
     """`manifest.json`. dt in seconds; timesteps is None where T is dynamic; files maps names to SHA-256."""
 
@@ -170,6 +178,7 @@ class Manifest(_Model):
     final_states: bool = False
     """Does model.onnx put out every state after the last step, each as its `output`?"""
     engines: tuple[EngineInfo, ...] = ()
+    chips: tuple[ChipInfo, ...] = ()
     versions: dict[str, str]
     files: dict[str, str] = {}
 

@@ -12,6 +12,7 @@ import pydantic
 
 from stdl_export import graph as graphs
 from stdl_export import targets
+from stdl_export.chips.registry import CHIPS
 from stdl_export.common.errors import BadInput
 from stdl_export.common.names import unknown
 from stdl_export.interop import peers
@@ -53,6 +54,15 @@ class Overrides(pydantic.BaseModel):
     precision: PrecisionOverrides | None = None
     tensorrt: BuildOptions = DEFAULTS
     """How engines are built: `tensorrt.tf32=true`, `tensorrt.workspace_mib=512`."""
+    loihi2: dict[str, Any] = {}
+    """Of the chip of that name, whose own options say what it may hold; so are the others."""
+    xylo: dict[str, Any] = {}
+    speck: dict[str, Any] = {}
+
+    @property
+    def chips(self) -> dict[str, dict[str, Any]]:
+        """What is said to each chip, by its name."""
+        return {name: getattr(self, name) for name in CHIPS}
 
 
 @dataclass(frozen=True)

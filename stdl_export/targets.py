@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,12 +17,17 @@ from stdl_export import bundle as bundles
 from stdl_export import graph as graphs
 from stdl_export import tensorrt, tensorrt_cache, triton
 from stdl_export.bundle import Bundle
-from stdl_export.common.errors import BadInput, StdlError
+from stdl_export.chips import base as chips
+from stdl_export.chips.registry import CHIPS, chip
+from stdl_export.common.config import validate
+from stdl_export.common.errors import BadInput, StdlError, join_reasons
 from stdl_export.common.files import atomic_file
 from stdl_export.explain.drawing import check_size, dot, picture
 from stdl_export.explain.svg import svg
+from stdl_export.golden_file import GOLDEN, read_golden
 from stdl_export.manifest import (
     Arithmetic,
+    ChipInfo,
     EngineInfo,
     Manifest,
     Membrane,
@@ -56,6 +62,8 @@ class Job:
     membrane: Membrane = "fp32"
     fp32_nodes: tuple[str, ...] = ()
     engines: BuildOptions = DEFAULTS
+    chips: Mapping[str, Any] = field(default_factory=dict)
+    """`--set <chip>.key=value` by the chip's name."""
 
     @property
     def arithmetic(self) -> Arithmetic:
@@ -74,6 +82,7 @@ class Parts:
     states: tuple[StateInfo, ...] = ()
     final_states: bool | None = None
     engines: list[EngineInfo] = field(default_factory=list)
+    chips: list[ChipInfo] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -234,6 +243,34 @@ def _drawable(job: Job) -> None:
     check_size(job.graph)
 
 
+def _chip(name: str) -> Target:
+    """The row of a chip: it needs golden samples to calibrate with, so it is written when they are there."""
+    return Target(None, (functools.partial(_chip_takes, name),), finish=functools.partial(_chip_files, name))
+
+
+def _chip_takes(name: str, job: Job) -> None:
+    if refused := chip(name).refusals(job.graph, _chip_options(name, job)):
+        raise BadInput(f"{name} does not take the network: {join_reasons(refused)}")
+
+
+def _chip_files(name: str, job: Job, made: Assembled, parts: Parts) -> None:
+    """Everything that a chip's tools load, in a folder of its own."""
+    golden = made.file(GOLDEN)
+    assert golden is not None, "every bundle has golden samples"
+    where = f"{chips.FOLDER}/{name}"
+    (made.folder / where).mkdir(parents=True, exist_ok=True)
+    given = chips.ChipJob(job.graph, read_golden(golden), _chip_options(name, job))
+    written = chip(name).write(given, made.folder / where)
+    for line in written.warnings:
+        log.warning(f"{name}: {line}")
+    parts.notes += [f"{name}: {line}" for line in written.notes]
+    parts.chips.append(ChipInfo(chip=name, folder=where, graph_sha256=parts.graph_sha256))
+
+
+def _chip_options(name: str, job: Job) -> Any:
+    return validate(chip(name).Options, job.chips.get(name, {}), f"--set {name}")
+
+
 TARGETS = {
     "nir": Target(write_graph, (_exceptions,)),
     "onnx": Target(_onnx, (_exceptions, _time, _in_onnx)),
@@ -241,6 +278,7 @@ TARGETS = {
     "triton": Target(None, (_exceptions, _time, _in_onnx), finish=_triton, needs=(SEQUENCE, STEP), with_target="onnx"),
     "dot": Target(_dot),
     "svg": Target(_svg, (_drawable,)),
+    **{name: _chip(name) for name in CHIPS},
 }
 
 
