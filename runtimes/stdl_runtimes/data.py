@@ -58,7 +58,7 @@ def load(source: str, manifest: Manifest, *, timesteps: int, path: str | None, l
     values = np.asarray(images, dtype=np.float32)
     if images.dtype == np.uint8 and not recorded:
         values /= np.float32(255)
-    return Samples(Path(source).name, _normalised(_encoded(values, manifest, timesteps), manifest), labels)
+    return Samples(Path(source).name, normalised(_encoded(values, manifest, timesteps), manifest), labels)
 
 
 def _classes(manifest: Manifest) -> int:
@@ -142,7 +142,7 @@ def _call(function: Callable[..., Any], what: str, *args: Any, **options: Any) -
     return function(*args, **options)
 
 
-def _normalised(samples: Array, manifest: Manifest) -> Array:
+def normalised(samples: Array, manifest: Manifest) -> Array:
     """(x - mean) / std per channel, in float32; samples [N, C, ...] or [T, N, C, ...]."""
     if manifest.data is None:
         return samples
