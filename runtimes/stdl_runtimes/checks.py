@@ -55,7 +55,7 @@ def _flips(row: Row, allowed: Tolerances) -> list[Check]:
             text = f"{layer.flips} of {layer.slots} spikes of '{node}' flipped, {allowed.flips:.3%} may"
             passed = layer.flips <= allowed.flips * layer.slots
             would = None if passed else rounded_up(layer.flips / layer.slots)
-            found.append(Check("flips", row.entry.label, passed, text, "flips", would))
+            found.append(Check("flips", row.entry.label, passed, text, "flips", would, node))
     return found
 
 

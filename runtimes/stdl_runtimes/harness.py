@@ -20,7 +20,6 @@ from stdl_runtimes.validate import Comparison
 Bar = Callable[[str, int], contextlib.AbstractContextManager[Progress]]
 """Shows how far it is: what is done, and of how many samples."""
 
-CHIPS = "stdl_runtimes.chips."
 DEFAULT = ("reference", "onnxruntime", "tensorrt")
 """Those that run what the bundle holds. Others build engines of their own first, which takes long: name them."""
 
@@ -37,8 +36,8 @@ class Request:
 
 def default_runtimes(bundle: Bundle) -> list[str]:
     """What is checked where none is named: those above, and the chips for which the bundle holds a file."""
-    chips = [name for name, module in base.REGISTRY.items() if module.startswith(CHIPS)]
-    return [*DEFAULT, *(name for name in chips if any(f"chips/{name}" in file for file in bundle.manifest.files))]
+    chips = dict.fromkeys(info.chip for info in bundle.manifest.chips)
+    return [*DEFAULT, *(name for name in chips if name in base.REGISTRY)]
 
 
 def run(bundle: Bundle, comparison: Comparison, samples: Samples | None, request: Request, bar: Bar) -> Report:

@@ -79,8 +79,8 @@ def measure(runtime: Runtime, mode: Mode, x: Arrays, timesteps: int, plan: Plan 
     watch = Stopwatch(runtime, mode, x, timesteps, plan or Plan())
     warm_up, stable, whole = _single_stream(watch)
     steps = times(np.array(watch.steps_ms)) if mode == "step" else times(whole / timesteps)
-    mean = float(whole.mean())
-    reason = _too_much(watch, IN_A_QUERY, mean)
+    usual = float(np.median(whole))
+    reason = _too_much(watch, IN_A_QUERY, usual)
     return Latency(
         timesteps=timesteps,
         warm_up=warm_up,
@@ -89,7 +89,7 @@ def measure(runtime: Runtime, mode: Mode, x: Arrays, timesteps: int, plan: Plan 
         step=steps,
         histogram=histogram(whole),
         multi_stream=None if reason else _multi_stream(watch),
-        offline=_offline(watch, _offline_batch(watch, mean)),
+        offline=_offline(watch, _offline_batch(watch, usual)),
         parts=_parts(watch),
         device_bytes=runtime.device_bytes(),
         skipped={"multi-stream": reason} if reason else {},
@@ -120,20 +120,20 @@ def _offline(watch: Stopwatch, batch: int) -> Throughput:
         return Throughput(len(spent) * batch / seconds, batch, len(spent) * batch, seconds)
 
 
-def _too_much(watch: Stopwatch, samples: int, mean_ms: float) -> str | None:
+def _too_much(watch: Stopwatch, samples: int, usual_ms: float) -> str | None:
     """Why a query of so many samples is not measured; None where it is."""
     most = watch.runtime.largest_session
     if watch.mode == "step" and most is not None and most < samples:
         return f"a session takes {most} samples, a query has {samples}"
-    seconds = samples * mean_ms / 1e3
+    seconds = samples * usual_ms / 1e3
     if seconds > SLOW * watch.plan.seconds:
         return f"a query of {samples} samples would take about {seconds:.1f} s: give more --latency-seconds"
     return None
 
 
-def _offline_batch(watch: Stopwatch, mean_ms: float) -> int:
+def _offline_batch(watch: Stopwatch, usual_ms: float) -> int:
     """As asked for, but no more than a session takes, and than are done in the time that there is."""
-    fitting = max(1, int(watch.plan.seconds * 1e3 / mean_ms)) if mean_ms > 0 else watch.plan.batch
+    fitting = max(1, int(watch.plan.seconds * 1e3 / usual_ms)) if usual_ms > 0 else watch.plan.batch
     most = watch.runtime.largest_session if watch.mode == "step" else None
     return min(watch.plan.batch, fitting, most or watch.plan.batch)
 

@@ -47,7 +47,7 @@ class Check:
     """One condition. `text` says what was found and what is allowed.
 
     tolerance: what of the bundle's tolerances decides, where one does; would_pass: the strictest value of it that a
-    failed check would have passed with, None where it passed or no tolerance helps.
+    failed check would have passed with, None where it passed or no tolerance helps. node: of checks of single layers.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Check:
     text: str
     tolerance: str | None = None
     would_pass: float | None = None
+    node: str | None = None
 
     @property
     def line(self) -> str:
@@ -308,6 +309,10 @@ class Report:
     efficiency: Efficiency | None = None
     raster: Raster | None = None
     confusions: list[Confusion] = field(default_factory=list)
+
+    def with_checks(self, more: list[Check]) -> Report:
+        """The same, with these behind its own checks."""
+        return dataclasses.replace(self, checks=[*self.checks, *more])
 
     @property
     def passed(self) -> bool:
