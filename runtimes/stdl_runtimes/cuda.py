@@ -1,84 +1,175 @@
-"""The little of CUDA that a runtime needs: memory on the device, pinned memory beside it, one stream.
+"""The little of CUDA that a runtime needs: memory on the device, pinned memory beside it, streams, graphs, events.
 
 Only the NVIDIA driver and `cuda-bindings` are needed, no toolkit and no framework.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import sys
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from stdl_export.common.errors import Unavailable
-from stdl_runtimes.base import Array
 
 DRIVER = {"win32": "nvcuda.dll"}.get(sys.platform, "libcuda.so.1")
 
+AnyArray = npt.NDArray[Any]
+Handle = Any
+"""Of a captured graph or an event; only passed back."""
+
 
 class Cuda:
-    """The first GPU. All work is put on one stream that is not the default one, in order, and `wait` waits for it."""
+    """The first GPU: its memory, and streams on it. Threads may share it.
+
+    allocated: bytes of its memory that are held now.
+    """
 
     def __init__(self, runtime: Any) -> None:
         """runtime: the module `cuda.bindings.runtime`."""
         self._rt = runtime
-        self._stream = self._call(runtime.cudaStreamCreateWithFlags, runtime.cudaStreamNonBlocking)
         kinds = runtime.cudaDeviceAttr
-        major = self._call(runtime.cudaDeviceGetAttribute, kinds.cudaDevAttrComputeCapabilityMajor, 0)
-        minor = self._call(runtime.cudaDeviceGetAttribute, kinds.cudaDevAttrComputeCapabilityMinor, 0)
+        major = self.call(runtime.cudaDeviceGetAttribute, kinds.cudaDevAttrComputeCapabilityMajor, 0)
+        minor = self.call(runtime.cudaDeviceGetAttribute, kinds.cudaDevAttrComputeCapabilityMinor, 0)
         self.compute_capability = f"{major}.{minor}"
+        name = self.call(runtime.cudaGetDeviceProperties, 0).name
+        self.name = name.decode(errors="replace").rstrip("\0") if isinstance(name, bytes) else str(name)
+        driver = int(self.call(runtime.cudaDriverGetVersion))
+        self.driver = f"{driver // 1000}.{driver % 1000 // 10}"
+        self.allocated = 0
+        self._sizes: dict[int, int] = {}
+        self._lock = threading.Lock()
 
-    @property
-    def stream(self) -> int:
-        """The stream's handle, as TensorRT takes it."""
-        return int(self._stream)
+    def stream(self) -> Stream:
+        """A stream of its own, which waits for no other one and no other one for it."""
+        return Stream(self, self._rt)
 
     def allocate(self, size: int) -> int:
         """Address of `size` bytes on the device, aligned to 256."""
-        return int(self._call(self._rt.cudaMalloc, max(size, 1)))
+        address = int(self.call(self._rt.cudaMalloc, max(size, 1)))
+        with self._lock:
+            self._sizes[address] = size
+            self.allocated += size
+        return address
 
     def free(self, address: int) -> None:
         """Give device memory back."""
-        self._call(self._rt.cudaFree, address)
+        self.call(self._rt.cudaFree, address)
+        with self._lock:
+            self.allocated -= self._sizes.pop(address)
 
-    def pinned(self, shape: tuple[int, ...]) -> Array:
-        """A float32 array in pinned memory: copies from and to it do not wait for the operating system."""
-        size = math.prod(shape) * 4
-        address = int(self._call(self._rt.cudaMallocHost, max(size, 1)))
-        array: Array = np.ctypeslib.as_array((ctypes.c_float * math.prod(shape)).from_address(address)).reshape(shape)
-        return array
+    def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> AnyArray:
+        """An array in pinned memory: copies from and to it do not wait for the operating system."""
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        address = int(self.call(self._rt.cudaMallocHost, max(size, 1)))
+        raw = np.ctypeslib.as_array((ctypes.c_ubyte * max(size, 1)).from_address(address))
+        return raw[:size].view(dtype).reshape(shape)
 
-    def unpin(self, array: Array) -> None:
+    def unpin(self, array: AnyArray) -> None:
         """Give an array of `pinned` back."""
-        self._call(self._rt.cudaFreeHost, array.ctypes.data)
+        self.call(self._rt.cudaFreeHost, array.ctypes.data)
 
-    def upload(self, array: Array, address: int) -> None:
+    def call(self, function: Any, *arguments: Any) -> Any:
+        """Every function returns (error, value...): raise the error, return the value."""
+        error, *values = function(*arguments)
+        if int(error):
+            _, text = self._rt.cudaGetErrorString(error)
+            reason = text.decode() if isinstance(text, bytes) else str(text)
+            advice = ": take a smaller batch, or close what else uses the GPU" if "out of memory" in reason else ""
+            raise Unavailable(f"CUDA: {reason} ({function.__name__}){advice}")
+        return values[0] if values else None
+
+
+class Stream:
+    """Work on the device in order, beside the default stream; `wait` waits for it. One thread at a time uses it."""
+
+    def __init__(self, device: Cuda, runtime: Any) -> None:
+        self._call, self._rt = device.call, runtime
+        self._stream = self._call(runtime.cudaStreamCreateWithFlags, runtime.cudaStreamNonBlocking)
+        kinds = runtime.cudaMemcpyKind
+        self._up, self._down = kinds.cudaMemcpyHostToDevice, kinds.cudaMemcpyDeviceToHost
+        self._across = kinds.cudaMemcpyDeviceToDevice
+
+    @property
+    def handle(self) -> int:
+        """As TensorRT takes it."""
+        return int(self._stream)
+
+    def upload(self, array: AnyArray, address: int) -> None:
         """Copy a contiguous array to the device; a pinned one must not change before `wait`."""
-        kind = self._rt.cudaMemcpyKind.cudaMemcpyHostToDevice
-        self._call(self._rt.cudaMemcpyAsync, address, array.ctypes.data, array.nbytes, kind, self._stream)
+        self._call(self._rt.cudaMemcpyAsync, address, array.ctypes.data, array.nbytes, self._up, self._stream)
 
-    def download(self, address: int, array: Array) -> None:
-        """Copy from the device into an array; it is there after `wait`."""
-        kind = self._rt.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        self._call(self._rt.cudaMemcpyAsync, array.ctypes.data, address, array.nbytes, kind, self._stream)
+    def download(self, address: int, array: AnyArray) -> None:
+        """Copy from the device into a contiguous array; it is there after `wait`."""
+        self._call(self._rt.cudaMemcpyAsync, array.ctypes.data, address, array.nbytes, self._down, self._stream)
+
+    def copy(self, source: int, target: int, size: int) -> None:
+        """Copy bytes on the device; the two do not overlap."""
+        self._call(self._rt.cudaMemcpyAsync, target, source, size, self._across, self._stream)
+
+    def clear(self, address: int, size: int) -> None:
+        """Zeros."""
+        self._call(self._rt.cudaMemsetAsync, address, 0, size, self._stream)
 
     def wait(self) -> None:
         """Until all work on the stream is done."""
         self._call(self._rt.cudaStreamSynchronize, self._stream)
 
+    def capture(self, work: Callable[[], object]) -> Handle:
+        """A graph of all that `work` puts on the stream, with its addresses; nothing is run.
+
+        `Unavailable` where something in it cannot be captured; the stream is as it was then. Only this thread is held
+        to what a capture forbids: others go on allocating memory.
+        """
+        mode = self._rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._call(self._rt.cudaStreamBeginCapture, self._stream, mode)
+        try:
+            work()
+        except Unavailable:
+            with contextlib.suppress(Unavailable):
+                self._call(self._rt.cudaStreamEndCapture, self._stream)
+            self._rt.cudaGetLastError()  # forget it: it would be told by the next call
+            raise
+        graph = self._call(self._rt.cudaStreamEndCapture, self._stream)
+        try:
+            return self._call(self._rt.cudaGraphInstantiate, graph, 0)
+        finally:
+            self._call(self._rt.cudaGraphDestroy, graph)
+
+    def launch(self, graph: Handle) -> None:
+        """Run a captured graph."""
+        self._call(self._rt.cudaGraphLaunch, graph, self._stream)
+
+    def forget(self, graph: Handle) -> None:
+        """Give a captured graph back."""
+        self._call(self._rt.cudaGraphExecDestroy, graph)
+
+    def events(self, count: int) -> list[Handle]:
+        """Marks for points in time on the device."""
+        return [self._call(self._rt.cudaEventCreate) for _ in range(count)]
+
+    def mark(self, event: Handle) -> None:
+        """Let the device note when it comes here."""
+        self._call(self._rt.cudaEventRecord, event, self._stream)
+
+    def milliseconds(self, first: Handle, second: Handle) -> float:
+        """From one mark to another, by the device's clock; after `wait`."""
+        return float(self._call(self._rt.cudaEventElapsedTime, first, second))
+
+    def drop(self, events: list[Handle]) -> None:
+        """Give marks back."""
+        for event in events:
+            self._call(self._rt.cudaEventDestroy, event)
+
     def close(self) -> None:
         """Give the stream back."""
         self._call(self._rt.cudaStreamDestroy, self._stream)
-
-    def _call(self, function: Any, *arguments: Any) -> Any:
-        """Every function returns (error, value...): raise the error, return the value."""
-        error, *values = function(*arguments)
-        if int(error):
-            _, text = self._rt.cudaGetErrorString(error)
-            raise Unavailable(f"CUDA: {text.decode()} ({function.__name__})")
-        return values[0] if values else None
 
 
 def open_device() -> Cuda:

@@ -8,50 +8,147 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from stdl_export.common.errors import Unavailable
 from stdl_export.onnx import lower
 from stdl_export.program import program
 from stdl_runtimes.reference_walk import Simulation
 
 
 class FakeCuda:
-    """As `stdl_runtimes.cuda.Cuda`."""
+    """As `stdl_runtimes.cuda.Cuda`; `room` is how much it can allocate, `captures` whether graphs can be made."""
 
-    stream = 77
     compute_capability = "8.7"
+    name = "Fake GPU"
+    driver = "12.6"
 
-    def __init__(self):
+    def __init__(self, room=1 << 40, captures=True):
         self.memory = {}
         self.pins = []
-        self.closed = False
+        self.streams = []
+        self.room, self.captures = room, captures
         self._next = 256
 
+    @property
+    def allocated(self):
+        return sum(map(len, self.memory.values()))
+
+    def stream(self):
+        self.streams.append(FakeStream(self, 77 + len(self.streams)))
+        return self.streams[-1]
+
     def allocate(self, size):
-        self._next += 1 << 20
-        self.memory[self._next] = bytearray(size)
+        if self.allocated + size > self.room:
+            raise Unavailable("CUDA: out of memory (cudaMalloc): take a smaller batch")
+        self._next += max(1 << 20, size + 256 - size % 256)
+        self.memory[self._next] = bytearray(b"\xff" * size)  # NaN: nobody cleared it
         return self._next
 
     def free(self, address):
         del self.memory[address]
 
-    def pinned(self, shape):
-        self.pins.append(np.full(shape, np.nan, np.float32))
+    def pinned(self, shape, dtype=np.float32):
+        self.pins.append(np.full(shape, np.nan, dtype))
         return self.pins[-1]
 
     def unpin(self, array):
         self.pins = [pin for pin in self.pins if pin is not array]
 
+    def is_pinned(self, array):
+        return any(np.shares_memory(array, pin) for pin in self.pins)
+
+    def view(self, address, size):
+        """The bytes at an address, which may lie inside what was allocated."""
+        for start, block in self.memory.items():
+            if start <= address and address + size <= start + len(block):
+                return memoryview(block)[address - start : address - start + size]
+        raise AssertionError(f"{address} + {size} is not allocated")
+
+
+class FakeStream:
+    """As `stdl_runtimes.cuda.Stream`: at once, or into a graph. `log` keeps what was asked of it."""
+
+    def __init__(self, cuda, handle):
+        self.cuda, self.handle, self.closed = cuda, handle, False
+        self.capturing = None
+        self.graphs, self.marks = set(), {}
+        self.log = []
+        self._clock = 0.0
+
+    def do(self, what, work):
+        """What a graph replays later reads and writes then what is there then."""
+        assert not self.closed
+        self.log.append(what)
+        if self.capturing is None:
+            self._clock += 1.0
+            work()
+        else:
+            self.capturing.append(work)
+
     def upload(self, array, address):
         assert array.flags.c_contiguous
-        assert len(self.memory[address]) == array.nbytes
-        self.memory[address][:] = array.tobytes()
+        assert self.cuda.is_pinned(array), "pageable memory is copied slowly"
+        self.do("up", lambda: self._put(address, array.tobytes()))
 
     def download(self, address, array):
-        array[...] = np.frombuffer(self.memory[address], array.dtype).reshape(array.shape)
+        assert self.cuda.is_pinned(array)
+        assert array.flags.c_contiguous
+
+        def work():
+            array[...] = np.frombuffer(self.cuda.view(address, array.nbytes), array.dtype).reshape(array.shape)
+
+        self.do("down", work)
+
+    def copy(self, source, target, size):
+        assert source + size <= target or target + size <= source, "they overlap"
+        self.do("copy", lambda: self._put(target, bytes(self.cuda.view(source, size))))
+
+    def clear(self, address, size):
+        self.do("clear", lambda: self._put(address, bytes(size)))
+
+    def _put(self, address, content):
+        self.cuda.view(address, len(content))[:] = content
 
     def wait(self):
         assert not self.closed
+        assert self.capturing is None, "a wait ends a capture"
+
+    def capture(self, work):
+        self.capturing = []
+        try:
+            work()
+        finally:
+            captured, self.capturing = self.capturing, None
+        if not self.cuda.captures:
+            raise Unavailable("CUDA: operation not permitted when stream is capturing (cudaStreamEndCapture)")
+        graph = tuple(captured)
+        self.graphs.add(graph)
+        return graph
+
+    def launch(self, graph):
+        assert graph in self.graphs
+        self.do("launch", lambda: [work() for work in graph])
+
+    def forget(self, graph):
+        self.graphs.remove(graph)
+
+    def events(self, count):
+        self.marks |= {len(self.marks) + i: None for i in range(count)}
+        return list(self.marks)[-count:]
+
+    def mark(self, event):
+        assert event in self.marks
+        self.marks[event] = self._clock
+
+    def milliseconds(self, first, second):
+        return self.marks[second] - self.marks[first]
+
+    def drop(self, events):
+        for event in events:
+            del self.marks[event]
 
     def close(self):
+        assert not self.graphs
+        assert not self.marks
         self.closed = True
 
 
@@ -73,8 +170,13 @@ class FakeEngine:
                 self.shapes[info.input] = self.shapes[info.output]
                 self.inputs.append(info.input)
         self.final_states = final_states
-        self.num_io_tensors = len(self.shapes)
         self.contexts = []
+        self.device_memory_size_v2 = 1000
+        self.starts, self.opens, self.capturable = True, True, True
+
+    @property
+    def num_io_tensors(self):
+        return len(self.shapes)
 
     def get_tensor_name(self, i):
         return list(self.shapes)[i]
@@ -90,6 +192,8 @@ class FakeEngine:
         return self.shapes[name]
 
     def create_execution_context(self):
+        if not self.opens:
+            return None
         self.contexts.append(FakeContext(self))
         return self.contexts[-1]
 
@@ -98,7 +202,7 @@ class FakeContext:
     """As `IExecutionContext`; `calls` keeps the addresses of every execution."""
 
     def __init__(self, engine):
-        self.engine, self.batch, self.addresses, self.calls = engine, None, {}, []
+        self.engine, self.batch, self.addresses, self.calls, self.warm = engine, None, {}, [], False
 
     def set_input_shape(self, name, shape):
         known = self.engine.shapes[name]
@@ -116,22 +220,37 @@ class FakeContext:
         self.addresses[name] = address
         return True
 
+    def is_stream_capturable(self, stream):
+        return self.engine.capturable
+
     def execute_async_v3(self, stream):
-        assert stream == self.engine.cuda.stream
+        (ours,) = [each for each in self.engine.cuda.streams if each.handle == stream]
         assert len(set(self.addresses.values())) == len(self.engine.shapes)  # no two tensors share an address
-        self.calls.append(dict(self.addresses))
+        assert ours.capturing is None or self.warm, "a capture needs a run with these shapes before"
+        if not self.engine.starts:
+            return False
+        self.warm = True
+        frozen = dict(self.addresses)
+        ours.do("enqueue", lambda: self._execute(frozen))
+        return True
+
+    def _execute(self, addresses):
+        self.calls.append(addresses)
         if self.engine.mode == "step":
             self._step()
         else:
             self._sequence()
-        return True
+
+    def _memory(self, name):
+        size = int(np.prod(self.get_tensor_shape(name))) * np.dtype(self._dtype(name)).itemsize
+        return self.engine.cuda.view(self.calls[-1][name], size)
 
     def _read(self, name):
-        raw = np.frombuffer(self.engine.cuda.memory[self.addresses[name]], self._dtype(name))
+        raw = np.frombuffer(self._memory(name), self._dtype(name))
         return raw.reshape(self.get_tensor_shape(name)).astype(np.float32)
 
     def _write(self, name, array):
-        self.engine.cuda.memory[self.addresses[name]][:] = np.ascontiguousarray(array, self._dtype(name)).tobytes()
+        self._memory(name)[:] = np.ascontiguousarray(array, self._dtype(name)).tobytes()
 
     def _dtype(self, name):
         return {"FLOAT": np.float32, "HALF": np.float16}[self.engine.get_tensor_dtype(name).name]
@@ -161,22 +280,75 @@ class FakeContext:
 
 
 class FakeTensorRt:
-    """As the module `tensorrt_rtx`; `validity` is the mask it answers for an engine, `refuse` makes it open none."""
+    """As the module `tensorrt` or, with kernels, `tensorrt_rtx`.
+
+    `validity` is the mask it answers for an engine, `refuse` makes it open none: lines for its log.
+    """
 
     __version__ = "1.0"
 
     class ILogger:
-        Severity = SimpleNamespace(ERROR=1, INTERNAL_ERROR=0)
+        Severity = SimpleNamespace(ERROR=SimpleNamespace(name="ERROR"), INTERNAL_ERROR=SimpleNamespace(name="ERROR"))
+
+    EngineStat = SimpleNamespace(TOTAL_WEIGHTS_SIZE="weights")
+    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
 
     def __init__(self, engines, validity=0, refuse=()):
         self.engines, self.validity, self.refuse = engines, validity, refuse
 
     def Runtime(self, log):
+        self.log = log
+
         def deserialize(content):
             for severity, line in self.refuse:
-                log.log(severity, line)
+                log.log(SimpleNamespace(name=severity), line)
             return None if self.refuse else self.engines[bytes(content).decode()]
 
         return SimpleNamespace(
             get_engine_validity=lambda content: ("INVALID", self.validity), deserialize_cuda_engine=deserialize
         )
+
+
+class FakeRtxEngine(FakeEngine):
+    """One whose kernels are compiled when it first runs, and can be kept."""
+
+    def create_runtime_config(self):
+        self.config = FakeRuntimeConfig()
+        return self.config
+
+    def create_execution_context(self, config):
+        assert config is self.config
+        assert config.dynamic_shapes_kernel_specialization_strategy == "eager"
+        assert config.cache is not None
+        config.cache.content += b"kernel "
+        return super().create_execution_context()
+
+    def get_engine_stat(self, stat):
+        return {"weights": 5000}[stat]
+
+
+class FakeRuntimeConfig:
+    """As IRuntimeConfig of RTX."""
+
+    dynamic_shapes_kernel_specialization_strategy = "lazy"
+    cache = None
+
+    def create_runtime_cache(self):
+        return FakeRuntimeCache()
+
+    def set_runtime_cache(self, cache):
+        self.cache = cache
+        return True
+
+
+class FakeRuntimeCache:
+    """As IRuntimeCache."""
+
+    content = b""
+
+    def deserialize(self, content):
+        self.content = content
+        return True
+
+    def serialize(self):
+        return self.content
