@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,13 @@ def unlabelled(kind: str, arrays: Mapping[str, Array]) -> Values | None:
     return several or arrays.get(kind)
 
 
+# What zipfile, its decompressors and NumPy raise for a damaged file; RuntimeError is of zipfile: encrypted, or
+# compressed in a way or a version that it does not know.
+_DAMAGE = (
+    OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+)  # fmt: skip
+
+
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """All arrays of an .npz file, without unpickling, and only if together they stay below a limit."""
     try:
@@ -53,5 +62,5 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             return {name: arrays[name] for name in arrays.files}
     except FileNotFoundError:
         raise BadInput(f"'{path}' does not exist: check the path") from None
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise BadInput(f"'{path}' is not a readable .npz file of plain arrays: {one_line(str(error)):.160}") from None

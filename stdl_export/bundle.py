@@ -37,13 +37,10 @@ class Bundle:
     manifest: Manifest
 
     def file(self, name: str) -> Path:
-        """The path of a file that the manifest names, in the bundle's folder; an ONNX graph draws no other in."""
+        """The path of a file that the manifest names; it lies in the bundle's folder."""
         if name not in self.manifest.files:
             raise BadInput(f"bundle '{self.path}' has no '{name}': export it with stdl-export {self.path} --target ...")
-        path = inside(self.path, name)
-        if path.suffix == ".onnx":
-            onnx_file.check(path)
-        return path
+        return inside(self.path, name)
 
     def graph(self) -> nir.NIRGraph:
         """The checked graph; what its metadata says agrees with the manifest."""
@@ -102,6 +99,8 @@ def _load(path: Path) -> Bundle:
             raise BadInput(
                 f"bundle '{path}': file '{name}' was changed: its SHA-256 is not what {MANIFEST} says; export it again"
             )
+        if file.suffix == ".onnx":
+            onnx_file.check(file)  # else an engine would open what other files it names
     for name in (GRAPH, GOLDEN, *(engine.file for engine in manifest.engines)):
         if name not in manifest.files:
             raise BadInput(f"bundle '{path}': {MANIFEST} names no hash for '{name}': export it again")
@@ -152,7 +151,7 @@ def _named_where_full(new: Path, path: Path) -> Iterator[None]:
 
 
 def _read_manifest(path: Path) -> Manifest:
-    file = path / MANIFEST
+    file = inside(path, MANIFEST)
     if not file.is_file():
         raise BadInput(f"'{path}' is no bundle: it has no {MANIFEST}; give a folder that stdl-export wrote")
     if file.stat().st_size > MAX_MANIFEST_BYTES:

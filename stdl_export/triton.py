@@ -51,7 +51,7 @@ def write_sequence(source: Path, folder: Path, manifest: Manifest, batch: int) -
     Where one frame is repeated for a T that each request says, requests cannot share a batch: then each is one.
     """
     name = model_name(manifest)
-    ends = write_batch_first(source, _versioned(folder / name) / "model.onnx")
+    ends = _copied(source, folder / name, manifest, ())
     together = all(end.dims[:1] == (BATCH,) for end in (*ends.inputs, *ends.outputs))
     config = _common(name, manifest, ends, batch if together else 0)
     config["input"] = [_tensor(end, together) for end in ends.inputs]
@@ -65,7 +65,7 @@ def write_sequence(source: Path, folder: Path, manifest: Manifest, batch: int) -
 def write_step(source: Path, states: Path, folder: Path, manifest: Manifest, batch: int) -> str:
     """The model of single steps with its states in the server, and its name."""
     name = f"{model_name(manifest)}-step"
-    ends = write_batch_first(source, _versioned(folder / name) / "model.onnx")
+    ends = _copied(source, folder / name, manifest, manifest.states)
     config = _common(name, manifest, ends, batch)
     into = {state.input for state in manifest.states}
     out = {state.output for state in manifest.states}
@@ -86,6 +86,25 @@ def write_step(source: Path, states: Path, folder: Path, manifest: Manifest, bat
 def model_name(manifest: Manifest) -> str:
     """The network's name as a folder and a part of a URL can have it."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", manifest.network).strip("-") or "network"
+
+
+def _copied(source: Path, folder: Path, manifest: Manifest, states: Sequence[StateInfo]) -> Ends:
+    """The graph in the folder of the model's first version; BadInput where its ends are not the manifest's.
+
+    The server runs the highest version that it finds.
+    """
+    (folder / "1").mkdir(parents=True)
+    ends = write_batch_first(source, folder / "1" / "model.onnx")
+    last = manifest.states if manifest.final_states or states else ()
+    wanted = (
+        {tensor.name for tensor in manifest.input.tensors} | {state.input for state in states},
+        {tensor.name for tensor in manifest.output.tensors} | {state.output for state in last},
+    )
+    found = tuple({end.name: end for end in each} for each in (ends.inputs, ends.outputs))
+    found[0].pop("timesteps", None)
+    if wanted != tuple(map(set, found)) or any(end.type not in TYPES for each in found for end in each.values()):
+        raise BadInput(f"'{source}' has other inputs or outputs than the manifest says: export it again")
+    return ends
 
 
 def _common(name: str, manifest: Manifest, ends: Ends, batch: int) -> Message:
@@ -125,7 +144,9 @@ def _states(ends: Ends, infos: Sequence[StateInfo], stored: Path, folder: Path) 
     """Every state with where it starts; a file in `initial_state/` holds what is not 0 (row-major, little-endian)."""
     initial, inputs, found = read_arrays(stored), {end.name: end for end in ends.inputs}, []
     for number, info in enumerate(infos):
-        end, values = inputs[info.input], initial[info.input]
+        end, values = inputs[info.input], initial.get(info.input)
+        if values is None or [*values.shape] != _dims(end, True) or values.dtype.name != info.dtype:
+            raise BadInput(f"'{stored}' does not hold the state '{info.input}' of the step graph: export it again")
         kind, dims = Word(TYPES[end.type]), _dims(end, True)
         start: Message = {"name": f"{info.node} {info.var}", "data_type": kind, "dims": dims}
         if values.any():
@@ -138,12 +159,6 @@ def _states(ends: Ends, infos: Sequence[StateInfo], stored: Path, folder: Path) 
         names = {"input_name": info.input, "output_name": info.output}
         found.append(names | {"data_type": kind, "dims": dims, "initial_state": [start]})
     return found
-
-
-def _versioned(folder: Path) -> Path:
-    """The folder of the model's first version; the server runs the highest one that it finds."""
-    (folder / "1").mkdir(parents=True)
-    return folder / "1"
 
 
 def _write(path: Path, config: Message) -> None:

@@ -86,7 +86,11 @@ def inside(folder: Path, name: str) -> Path:
     if not name or "\0" in name or "\\" in name or pure.is_absolute() or ".." in pure.parts:
         raise BadInput(f"file name '{name}' in '{folder}' leads out of the folder: it was refused")
     path = folder / pure
-    if not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        real = path.resolve()
+    except (OSError, RuntimeError):  # which of the two, and whether at all, differs from one Python to the next
+        raise BadInput(f"file '{name}' in '{folder}' is a link to itself: it was refused") from None
+    if not real.is_relative_to(folder.resolve()):
         raise BadInput(f"file '{name}' in '{folder}' is a link out of the folder: it was refused")
     return path
 

@@ -13,8 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import DecodeError
 
+from stdl_export.common.errors import BadInput, one_line
 from stdl_export.common.files import atomic_file
+
+# What reading and checking raise; a ValueError is a text that is no UTF-8.
+_UNSOUND = (DecodeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, MemoryError)
 
 BATCH = "batch"  # how our graphs call that size
 
@@ -39,13 +44,18 @@ class Ends:
 def write_batch_first(source: Path, target: Path) -> Ends:
     """Write the graph of a bundle's file for a server, checked with full shape inference, and say what its ends are.
 
-    A graph whose inputs and outputs have the batch first already, as those of single steps have, stays as it is.
+    A graph whose inputs and outputs have the batch first already, as those of single steps have, stays as it is. The
+    file is untrusted: `BadInput` where it is no sound graph.
     """
-    model = onnx.load(source, load_external_data=False)
-    late = [end.name for end in (*model.graph.input, *model.graph.output) if _batch_axis(end) == 1]
-    if late:
-        _turn(model.graph, late)
+    try:
+        model = onnx.load(source, load_external_data=False)
+        late = [end.name for end in (*model.graph.input, *model.graph.output) if _batch_axis(end) == 1]
+        if late:
+            _turn(model.graph, late)
         onnx.checker.check_model(model, full_check=True)
+    except _UNSOUND as error:
+        reason = one_line(str(error)) or "it needs too much memory"
+        raise BadInput(f"'{source}' is no sound ONNX graph: {reason:.200}; export it again") from None
     with atomic_file(target) as part:
         part.write_bytes(model.SerializeToString(deterministic=True))
     return Ends(tuple(map(_end, model.graph.input)), tuple(map(_end, model.graph.output)))

@@ -105,7 +105,7 @@ def run(index: int, seed: int, sources: list[Seed], work: Path, fixed: str | Non
     child = os.fork()
     if not child:
         _child(source, mutation, way, rng, work)
-    end = _wait(child, begun + PATIENCE)
+    end = wait(child, begun + PATIENCE)
     result = work / "result"
     text = result.read_text(encoding="utf-8", errors="replace") if result.is_file() else ""
     if end == "":
@@ -115,7 +115,7 @@ def run(index: int, seed: int, sources: list[Seed], work: Path, fixed: str | Non
     return Outcome(index, source.name, mutation, name, end or "no result", text, time.monotonic() - begun)
 
 
-def _wait(child: int, until: float) -> str:
+def wait(child: int, until: float) -> str:
     """Empty where the child ended by itself; else how it was ended."""
     while time.monotonic() < until:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -162,7 +162,7 @@ def _verdict(source: Seed, mutation: str, way: Way, rng: np.random.Generator, wo
     (work / "args").write_text("\n".join(args), encoding="utf-8")
 
     def command(name: str, args: list[str]) -> tuple[int, list[str]]:
-        return _command(COMMANDS[name], args, work / f"{name}.log")
+        return call(COMMANDS[name], args, work / f"{name}.log")
 
     code, said = command("export", args)
     if code == 2:
@@ -175,7 +175,7 @@ def _verdict(source: Seed, mutation: str, way: Way, rng: np.random.Generator, wo
     return way.judge(work if way.out is None else work / way.out, command) or f"{VALID}\n"
 
 
-def _command(command: object, args: list[str], log: Path) -> tuple[int, list[str]]:
+def call(command: object, args: list[str], log: Path) -> tuple[int, list[str]]:
     """Exit code and the lines on stderr, those that C libraries write included; stdout goes into the same file."""
     with log.open("w+", encoding="utf-8", errors="replace") as file, log.with_suffix(".out").open("w") as out:
         os.dup2(file.fileno(), 2)

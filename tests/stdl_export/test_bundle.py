@@ -313,3 +313,34 @@ def test_files_that_are_no_npz(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(BadInput, match="not a readable"):
         read_arrays(tmp_path / "a.npz")
+
+
+def test_a_manifest_that_is_a_link_out_of_the_folder(folder: Path, tmp_path: Path) -> None:
+    shutil.move(folder / bundles.MANIFEST, tmp_path / "elsewhere")
+    (folder / bundles.MANIFEST).symlink_to(tmp_path / "elsewhere")
+    assert "link out of the folder" in refusal(folder)
+
+
+def test_a_file_that_is_a_link_to_itself(folder: Path) -> None:
+    (folder / "model.onnx").unlink()
+    (folder / "model.onnx").symlink_to("model.onnx")
+    assert "model.onnx' " in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [
+        (6, 0x01),  # encrypted
+        (8, 0x63),  # compressed in a way that nobody knows
+        (60, 0xFF),  # a byte of the compressed numbers
+    ],
+)
+def test_zip_files_that_the_library_refuses_in_its_own_ways(tmp_path: Path, at: int, value: int) -> None:
+    np.savez_compressed(tmp_path / "a.npz", input=np.arange(1000.0))
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    directory = content.index(b"PK\x01\x02")
+    for place in (at, directory + at + 2 if at < 30 else at):
+        content[place] = value
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(BadInput, match="not a readable"):
+        read_arrays(tmp_path / "a.npz")
