@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from stdl_export.arrays import read_arrays
 from stdl_export.common.errors import BadInput, Unavailable
@@ -28,11 +29,31 @@ DIRECT, FRAMES = "direct", "frames"
 
 @dataclass(frozen=True)
 class Samples:
-    """What the network takes, [B, ...] or [T, B, ...] as the manifest says, with labels [B]."""
+    """Labelled samples [B], read and encoded a few at a time: a data set need not fit into memory.
+
+    images: gives those at some indices, [n, ...]: an array, or what a data set reads when it is asked.
+    """
 
     name: str
-    input: Array
     labels: Integers
+    images: Any
+    manifest: Manifest
+    timesteps: int
+
+    def input(self, indices: npt.NDArray[np.intp]) -> Array:
+        """What the network takes at these indices, [n, ...] or [T, n, ...] as the manifest says."""
+        images = np.asarray(self.images[indices])
+        if not np.isfinite(images).all():
+            raise BadInput(f"data '{self.name}': images must be finite numbers, found values that are not")
+        values = np.asarray(images, dtype=np.float32)
+        if images.dtype == np.uint8 and self.manifest.input.encoding != FRAMES:
+            values /= np.float32(255)
+        return normalised(_encoded(values, self.manifest, self.timesteps, indices), self.manifest)
+
+    def parts(self, samples: int) -> Iterator[Array]:
+        """The inputs of all of them, so many at once."""
+        for start in range(0, len(self.labels), samples):
+            yield self.input(np.arange(start, min(start + samples, len(self.labels))))
 
 
 def load(source: str, manifest: Manifest, *, timesteps: int, path: str | None, limit: int | None) -> Samples:
@@ -41,24 +62,23 @@ def load(source: str, manifest: Manifest, *, timesteps: int, path: str | None, l
     source: the name of a registered data set, or an .npz file with `labels` [N] and `images`: pictures [N, ...] in
     [0, 1] (or uint8 in 255ths), or recordings [N, T, ...] where the network was trained on such. path: where a data
     set's files lie. BadInput where the samples do not fit the network, which has one Input and one Output that is its
-    prediction.
+    prediction; of single samples only when they are read.
     """
     recorded, classes = manifest.input.encoding == FRAMES, _classes(manifest)
+    shape = (*((timesteps,) if recorded else ()), *manifest.input.shape)
     is_file = source.endswith(".npz")
     images, labels = _read(source, limit) if is_file else _registered(source, manifest, path, limit)
-    if images.dtype.kind not in "fiub" or not np.isfinite(images).all():
-        raise BadInput(f"data '{source}': images must be finite numbers, found {images.dtype} or values that are not")
-    shape = (*((timesteps,) if recorded else ()), *manifest.input.shape)
-    if _given(images.shape[1:], manifest) != shape or not len(images):
+    if images.dtype.kind not in "fiub":
+        raise BadInput(f"data '{source}': images must be finite numbers, found {images.dtype}")
+    if tuple(images.shape[1:]) != shape or not len(images):
         wanted = ", ".join(map(str, shape))
-        raise BadInput(f"data '{source}' has samples {images.shape}, the network takes [N, {wanted}]")
-    whole = labels.dtype.kind in "iu" and labels.shape == images.shape[:1]
+        raise BadInput(f"data '{source}' has samples {tuple(images.shape)}, the network takes [N, {wanted}]")
+    whole = labels.dtype.kind in "iu" and labels.shape == (len(images),)
     if not whole or labels.min() < 0 or labels.max() >= classes:
         raise BadInput(f"data '{source}': labels must be one whole number below {classes} for each sample")
-    values = np.asarray(images, dtype=np.float32)
-    if images.dtype == np.uint8 and not recorded:
-        values /= np.float32(255)
-    return Samples(Path(source).name, normalised(_encoded(values, manifest, timesteps), manifest), labels)
+    samples = Samples(Path(source).name, labels, images, manifest, timesteps)
+    samples.input(np.zeros(1, np.intp))  # an encoding that cannot be had is said before anything runs
+    return samples
 
 
 def _classes(manifest: Manifest) -> int:
@@ -87,7 +107,7 @@ def _registered(name: str, manifest: Manifest, path: str | None, limit: int | No
         if len(data.labels) and getattr(data, "timed", False) != (manifest.input.encoding == FRAMES):
             kind = "recordings" if data.timed else "still pictures"
             raise BadInput(f"data set '{name}' holds {kind}, which is not what the network was trained on")
-        return np.asarray(data.images[np.arange(len(data.labels))]), data.labels
+        return data.images, data.labels
     except ImportError as error:
         raise Unavailable(f"data set '{name}' cannot be read here: {error}: install what it needs") from None
 
@@ -104,8 +124,11 @@ def _given(sample: tuple[int, ...], manifest: Manifest) -> tuple[int, ...] | Non
         return None
 
 
-def _encoded(samples: Array, manifest: Manifest, timesteps: int) -> Array:
-    """Samples [N, ...] as the network takes them over time; a network with a repeated input repeats it by itself."""
+def _encoded(samples: Array, manifest: Manifest, timesteps: int, indices: npt.NDArray[np.intp]) -> Array:
+    """Samples [n, ...] as the network takes them over time; a network with a repeated input repeats it by itself.
+
+    indices: their numbers in the data set, on which what an encoder draws depends.
+    """
     name = manifest.input.encoding
     if manifest.input.mode == "repeat":
         return samples
@@ -116,7 +139,6 @@ def _encoded(samples: Array, manifest: Manifest, timesteps: int) -> Array:
     if name == FRAMES:
         return np.ascontiguousarray(np.moveaxis(samples, 1, 0))
     encoder, seed = _entry_point(ENCODERS, name, "encoding"), (manifest.input.encoding_seed,)
-    indices = np.arange(len(samples))
     x = _call(encoder, f"encoding '{name}'", samples, timesteps, indices, seed, **manifest.input.encoding_options)
     return np.asarray(x, dtype=np.float32)
 

@@ -117,8 +117,8 @@ class Comparison:
     def on_data(self, entries: Sequence[Entry], samples: Samples, progress: Progress) -> list[Integers]:
         """The classes [B] that each entry predicts for the samples of a data set."""
         found: list[list[Integers]] = [[] for _ in entries]
-        arrays, _ = self.ends.sequence(samples.input, self.timesteps)
-        for x in self.ends.parts(arrays, SAMPLES_AT_ONCE):
+        for part in samples.parts(SAMPLES_AT_ONCE):
+            x, _ = self.ends.sequence(part, self.timesteps)
             for entry, classes in zip(entries, found, strict=True):
                 predicted = self.predicted(entry.outputs(x, self.timesteps))
                 assert predicted is not None, "no data is loaded without one"

@@ -244,9 +244,12 @@ def test_what_the_network_sees_is_normalised_per_channel(made, tmp_path):
     labels = np.zeros(SAMPLES, np.int64)
     np.savez(tmp_path / "test.npz", images=images(), labels=labels)
     samples = data.load(str(tmp_path / "test.npz"), made.manifest, timesteps=5, path=None, limit=3)
-    assert samples.input[0, 0, 0, 0] == (images()[0, 0, 0, 0] - np.float32(0.25)) / np.float32(0.25)
-    assert np.array_equal(samples.input, normalised(images())[:3])
-    assert samples.input.dtype == np.float32
+    x = samples.input(np.arange(3))
+    assert x[0, 0, 0, 0] == (images()[0, 0, 0, 0] - np.float32(0.25)) / np.float32(0.25)
+    assert np.array_equal(x, normalised(images())[:3])
+    assert x.dtype == np.float32
+    assert [len(part) for part in samples.parts(2)] == [2, 1]
+    assert np.array_equal(np.concatenate(list(samples.parts(2))), x)
     assert len(samples.labels) == 3
 
 
@@ -261,6 +264,43 @@ def test_predictions_that_differ_on_data_fail(tmp_path, validate):
     assert code == 1
     assert {("onnxruntime step", "agreement"), ("onnxruntime step", "agreement on test.npz")} <= failed
     assert {runtime for runtime, _ in failed} == {"onnxruntime step"}
+
+
+def test_a_data_set_is_read_a_few_samples_at_a_time(made, validate, monkeypatch, tmp_path):
+    """And encoded so: what an encoder draws for a sample does not depend on who is read with it."""
+    read = []
+
+    class Lazy:
+        shape, dtype = (SAMPLES, 2, 6, 6), np.dtype(np.float32)
+
+        def __len__(self):
+            return SAMPLES
+
+        def __getitem__(self, indices):
+            read.append(len(indices))
+            return images()[indices]
+
+    lazy = types.SimpleNamespace(images=Lazy(), labels=np.zeros(SAMPLES, np.int64))
+    register(monkeypatch, lambda split, path, limit: lazy)
+    monkeypatch.setattr("stdl_runtimes.validate.SAMPLES_AT_ONCE", 5)
+    code, _, _ = validate(made.path, "--data", "stripes", "--json", tmp_path / "lazy.json")
+    assert code == 0
+    assert read == [1, 5, 5, 2]  # the first: does it fit?
+    np.savez(tmp_path / "test.npz", images=images(), labels=lazy.labels)
+    assert validate(made.path, "--data", tmp_path / "test.npz", "--json", tmp_path / "file.json")[0] == 0
+    lines = [json.loads((tmp_path / name).read_text())["runtimes"] for name in ("lazy.json", "file.json")]
+    assert [line["data_accuracy"] for line in lines[0]] == [line["data_accuracy"] for line in lines[1]]
+
+
+def test_what_an_encoder_draws_is_a_samples_own(tmp_path):
+    graph = small_network(mode="sequence")
+    x = np.broadcast_to(normalised(images()), (5, SAMPLES, 2, 6, 6))
+    bundle = bundles.make(tmp_path / "b", graph, x, data=INFO, encoding="poisson", encoding_seed=3)
+    np.savez(tmp_path / "test.npz", images=images(), labels=np.zeros(SAMPLES, np.int64))
+    samples = data.load(str(tmp_path / "test.npz"), bundle.manifest, timesteps=5, path=None, limit=None)
+    whole, parts = samples.input(np.arange(SAMPLES)), list(samples.parts(5))
+    assert whole.shape == (5, SAMPLES, 2, 6, 6)
+    assert np.array_equal(np.concatenate(parts, axis=1), whole)
 
 
 def register(monkeypatch, function):
