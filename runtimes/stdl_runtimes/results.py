@@ -70,8 +70,8 @@ class Difference:
     """The first place where two runs differ: the earliest step, in it the first node, in that the first sample.
 
     t: None where only counts over all steps are known. index: the neuron, or the output, within the sample. expected
-    and found: spikes, counts or outputs. distance: how far the reference's potential was from its threshold, relative
-    to max(1, |v_threshold|); tie: is that within the flip margin, so that rounding explains it?
+    and found: spikes, counts, states or outputs. distance: how far the reference's potential was from its threshold,
+    relative to max(1, |v_threshold|); tie: is that within the flip margin, so that rounding explains it?
     """
 
     node: str

@@ -11,10 +11,9 @@ import numpy as np
 from stdl_export import graph
 from stdl_export.bundle import Bundle
 from stdl_export.common.errors import BadInput, Unavailable
-from stdl_export.golden_file import INPUT, OUTPUT, Golden
 from stdl_export.manifest import Tolerances
 from stdl_export.program import program
-from stdl_runtimes import checks, ends, hops, pictures, reference
+from stdl_runtimes import checks, ends, hops, pictures, reference, trace
 from stdl_runtimes.base import Recorded, Spikes
 from stdl_runtimes.compare import (
     Flags,
@@ -31,8 +30,9 @@ from stdl_runtimes.compare import (
 from stdl_runtimes.data import Samples
 from stdl_runtimes.efficiency import Meter
 from stdl_runtimes.efficiency_result import Efficiency
-from stdl_runtimes.ends import Arrays, Ends
+from stdl_runtimes.ends import Arrays
 from stdl_runtimes.entries import SAMPLES_AT_ONCE, Entry, Layer, Progress, Row, entries_of
+from stdl_runtimes.golden_fit import misfit
 from stdl_runtimes.metrics import Integers, predictions, spike_count
 from stdl_runtimes.picture_data import Raster
 from stdl_runtimes.results import Check
@@ -75,7 +75,7 @@ class Comparison:
         self._before = spiking_before(self.network)
         self._meter = Meter(program(self.network), self.timesteps, self.manifest.arithmetic)
         self.raster: Raster | None = None  # of the first golden sample, once there are rows
-        if reason := _golden_misfit(self.golden, self.network, self.ends):
+        if reason := misfit(self.golden, self.network, self.ends):
             raise BadInput(f"bundle '{bundle.path}': golden.npz does not fit its graph: {reason}: export it again")
         self.inputs = ends.by_node(self.golden.input, self.ends.inputs)
         self.outputs = ends.by_node(self.golden.output, self.ends.outputs)
@@ -89,7 +89,19 @@ class Comparison:
             for row in rows:
                 self._add(row, rows, part)
             progress(part.samples)
+        for row in rows:
+            self._trace(row)
         return rows
+
+    def _trace(self, row: Row) -> None:
+        """Single steps show no spikes, but states: which node's was wrong first, where outputs differ?"""
+        if row.entry.mode != "step" or row.first_output is None or row.entry.is_another_network:
+            return
+        x = self.ends.taken(self.inputs, [row.first_output.sample])
+        row.first = trace.first_state(
+            self.network, row.entry.runtime, x, self.timesteps, self.manifest.states,
+            self.tolerances(row.entry).outputs, row.first_output.sample,
+        )  # fmt: skip
 
     def efficiency(self) -> Efficiency:
         """What the golden samples cost in the reference, once there are rows."""
@@ -253,25 +265,3 @@ class Comparison:
 def spiking_before(network: nir.NIRGraph) -> dict[graph.NodeName, set[graph.NodeName]]:
     """For each node the spiking nodes on any path that leads to it."""
     return program(network).before()
-
-
-def _golden_misfit(golden: Golden, network: nir.NIRGraph, expected: Ends) -> str | None:
-    """What of the golden samples does not fit the graph, in words; None where all of it does."""
-    timesteps, batch, shapes = golden.timesteps, golden.samples, graph.shapes(network)
-    front = (batch,) if expected.repeated else (timesteps, batch)
-    for kind, values, known, axes in (
-        (INPUT, golden.input, expected.inputs, front),
-        (OUTPUT, golden.output, expected.outputs, (timesteps, batch)),
-    ):
-        found = ends.by_node(values, known)
-        if found.keys() != known.keys():
-            return f"it has {kind}s of {sorted(found) or 'one node'}, the graph of {sorted(known)}"
-        for name, array in found.items():
-            if array.shape != (*axes, *known[name]) or (kind == OUTPUT and expected.timesteps not in (None, timesteps)):
-                return f"its {kind if len(known) == 1 else f'{kind} {name!r}'} has shape {array.shape}"
-    if golden.labels is not None and golden.labels.shape != (batch,):
-        return f"its labels have shape {golden.labels.shape}"
-    for node in graph.neurons(network):
-        if node not in golden.counts or golden.counts[node].shape != (batch, *shapes[node]):
-            return f"it has no spike counts of shape {(batch, *shapes[node])} for node '{node}'"
-    return None

@@ -95,6 +95,21 @@ def test_an_error_in_the_step_graph_alone_is_seen(good):
     assert ("onnxruntime step", "same network") in failed(bundles.replace_onnx(good, large, ["model.step.onnx"]))
 
 
+def test_the_node_whose_state_is_wrong_in_the_step_graph_is_named(good):
+    """Of single steps the states are compared: the node, the step, and how near its threshold was."""
+    wrong = bundles.changed(good.graph(), "if2", "r", lambda r: r * np.float32(1.02))
+    bundle = bundles.replace_onnx(good, wrong, ["model.step.onnx"])
+    comparison = Comparison(bundle)
+    with base.load(bundle, "reference") as judge, base.load(bundle, "onnxruntime") as runtime:
+        *_, row = comparison.rows([*entries_of(judge), *entries_of(runtime)], lambda done: None)
+    assert (row.first.node, row.first.sample) == ("if2", row.first_output.sample)
+    assert row.first.t <= row.first_output.t
+    one = reference.run(good.graph(), inputs()[[row.first.sample]], margins=True, potentials=True)
+    where = (row.first.t, 0, *row.first.index)
+    assert row.first.expected == one.potentials["if2"][where]
+    assert row.first.distance == one.margins["if2"][where]
+
+
 def test_a_probe_of_another_network_is_seen(good):
     """Counts and flips come from the probe graph, so it has to be the network that runs."""
     wrong = bundles.changed(good.graph(), "lif1", "v_leak", lambda v: v + np.float32(0.5))

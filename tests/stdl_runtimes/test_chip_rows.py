@@ -1,0 +1,94 @@
+"""A runtime with tolerances of its own, as chips have: judged by predictions, accuracy and rates, not by spikes."""
+
+import bundles
+import numpy as np
+import pytest
+from chains import small_network
+
+from stdl_export.common.errors import Unavailable
+from stdl_export.manifest import Tolerances
+from stdl_runtimes import base, reference, summary
+from stdl_runtimes.base import Recorded
+from stdl_runtimes.entries import entries_of
+from stdl_runtimes.validate import Comparison
+
+
+class Chip(base.Runtime):
+    """Another network than the bundle's, in a runtime that shows the spikes of some nodes only."""
+
+    name, modes, shows_spikes = "chip", ("sequence", "step"), True
+    tolerances = Tolerances(precision="int8", flips=0.1, agreement=0.9)
+
+    def __init__(self, graph, shown=("lif1",)):
+        self._inner, self._shown = reference.Reference(graph), shown
+        self.ends = self._inner.ends
+
+    def outputs(self, x, timesteps):
+        return self._inner.outputs(x, timesteps)
+
+    def session(self, batch, states=None):
+        return self._inner.session(batch)
+
+    def run_recorded(self, x, timesteps=None, guess=None):
+        if not self._shown:
+            raise Unavailable("it shows nothing")
+        found = self._inner.run_recorded(x, timesteps)
+        return Recorded(found.outputs, {node: found.spikes[node] for node in self._shown})
+
+    def describe(self):
+        return {"chip": "7"}
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    x = np.random.default_rng(0).normal(0.5, 1, (40, 2, 6, 6)).astype(np.float32)
+    labels = np.arange(40) % 3
+    return bundles.make(tmp_path_factory.mktemp("b") / "b", small_network(), x, labels=labels)
+
+
+def report(bundle, chip):
+    comparison = Comparison(bundle)
+    entries = [*entries_of(reference.load(bundle, "cpu")), *entries_of(chip)]
+    rows = comparison.rows(entries, lambda done: None)
+    return summary.build(comparison, summary.Findings(rows, [None] * len(rows)))
+
+
+def rounded(graph, bits):
+    """Weights on a grid, as a chip has them."""
+    for node in ("conv1", "conv2", "fc"):
+        graph = bundles.changed(graph, node, "weight", lambda w: np.round(w * 2**bits) / np.float32(2**bits))
+    return graph
+
+
+def test_a_network_that_is_nearly_the_same_passes(good):
+    found = report(good, Chip(rounded(good.graph(), 8)))
+    assert found.passed
+    names = [(check.runtime, check.name) for check in found.checks if check.runtime.startswith("chip")]
+    assert names == [("chip", "agreement"), ("chip step", "agreement"), ("chip step", "same network")]
+    line = found.runtimes[2]
+    assert (line.runtime, line.precision, line.flips, line.options) == ("chip", "int8", None, {"chip": "7"})
+    assert line.budgets["agreement"] == 0.9
+    assert line.accuracy_change is not None
+    first = found.layers[0].runtimes["chip"]
+    assert (first.flips, first.budget) == (None, None)
+    assert first.rate_drift != 0
+    assert line.rate_drift == pytest.approx(first.rate_drift)  # of the layer that it shows
+    assert "chip" not in found.layers[1].runtimes
+    hops = [(hop.before, hop.after) for hop in found.hops]
+    assert hops[1:] == [("golden (reference)", "chip"), ("chip", "chip step")]
+    assert found.hops[1].same < found.hops[1].samples  # its outputs are others: that is no reason to fail
+    assert found.hops[1].passed
+
+
+def test_a_network_that_predicts_otherwise_fails(good):
+    other = bundles.changed(good.graph(), "fc", "weight", lambda w: -w)
+    failed = report(good, Chip(other)).failed
+    assert {(check.runtime, check.name) for check in failed} == {("chip", "agreement"), ("chip step", "agreement")}
+    assert failed[0].would_pass < 0.9
+
+
+def test_a_chip_need_not_show_its_spikes(good):
+    found = report(good, Chip(rounded(good.graph(), 8), shown=()))
+    assert found.passed
+    assert found.runtimes[2].rate is None
+    assert all("chip" not in layer.runtimes for layer in found.layers)
