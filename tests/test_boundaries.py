@@ -50,6 +50,7 @@ def test_a_wheel_installs_exactly_the_four_packages(tmp_path):
     assert "stdl_models/recipes/digits-vgg5.toml" in names
     assert "stdl_export/dialects.toml" in names
     assert "stdl_export/interop/peers.toml" in names
+    assert "stdl_runtimes/report/style.css" in names
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -78,7 +78,10 @@ def times(milliseconds: Milliseconds) -> Times:
 
 
 def histogram(milliseconds: Milliseconds) -> Histogram:
-    """Bins of equal width up to p99; what is slower is in the last one."""
-    top = float(np.percentile(milliseconds, 99))
-    counts, edges = np.histogram(np.minimum(milliseconds, top), bins=BINS)
+    """Bins up to p99, each by the same factor wider than the one before: times have a long tail. The last holds what is
+    slower.
+    """
+    low, top = float(milliseconds.min()), float(np.percentile(milliseconds, 99))
+    edges = np.geomspace(low, top, BINS + 1) if 0 < low < top else np.linspace(low, max(top, low + 1e-6), BINS + 1)
+    counts, _ = np.histogram(np.clip(milliseconds, edges[0], edges[-1]), bins=edges)
     return Histogram([float(edge) for edge in edges], [int(count) for count in counts])

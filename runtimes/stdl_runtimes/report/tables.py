@@ -23,8 +23,19 @@ class Table:
 
 def tables(report: Report) -> list[Table]:
     """The tables that people read; the empty ones are left out."""
-    found = [_runtimes(report), _layers(report), _hops(report), _latency(report), _efficiency(report), _skipped(report)]
-    return [table for table in found if table.rows]
+    return [table for table in named_tables(report).values() if table.rows]
+
+
+def named_tables(report: Report) -> dict[str, Table]:
+    """All tables in their order by what they are about; some may have no rows."""
+    return {
+        "runtimes": _runtimes(report),
+        "layers": _layers(report),
+        "hops": _hops(report),
+        "latency": _latency(report),
+        "efficiency": _efficiency(report),
+        "skipped": _skipped(report),
+    }
 
 
 def _runtimes(report: Report) -> Table:

@@ -1,0 +1,126 @@
+"""The page: what is on it, that nothing in a name gets out of its place, and how a real browser shows it."""
+
+from __future__ import annotations
+
+import html.parser
+from dataclasses import replace
+
+import browser
+import pictured
+import pytest
+
+from stdl_runtimes.report.page import page, write_html
+
+VOID = {"meta", "link", "rect", "circle", "path"}
+
+
+class Reader(html.parser.HTMLParser):
+    """Elements in the order they open, and what stands in them; complains of one that is not closed."""
+
+    def __init__(self, written):
+        super().__init__(convert_charrefs=True)
+        self.opened, self.words, self.tags = [], [], []
+        self.feed(written)
+        self.close()
+        assert self.opened == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.opened.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.opened.pop() == tag
+
+    def handle_data(self, data):
+        if self.opened and self.opened[-1] != "style":
+            self.words.append(data)
+
+
+@pytest.mark.parametrize("report", [pictured.small(), pictured.nasty()], ids=["small", "nasty"])
+def test_a_page_is_well_formed_and_loads_nothing(report):
+    read = Reader(page(report))
+    used = {tag for tag, _ in read.tags}
+    assert used.isdisjoint(
+        {"script", "img", "iframe", "object", "embed", "base", "form", "image", "use", "foreignobject"}
+    )
+    assert not any(name.startswith("on") or name == "src" for _, attrs in read.tags for name in attrs)
+    assert {attrs["href"] for tag, attrs in read.tags if tag == "link"} == {"data:,"}
+    ids = [attrs["id"] for _, attrs in read.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    targets = [attrs["href"][1:] for tag, attrs in read.tags if tag == "a"]
+    assert targets
+    assert set(targets) <= set(ids)
+
+
+def test_failed_checks_come_first_with_what_would_have_passed():
+    words = " ".join(Reader(page(pictured.nasty())).words)
+    failed = words.index("✗ FAIL: 2 of 3 checks")
+    assert failed < words.index("would pass with flips = 0.05") < words.index("Runtimes")
+    assert "✓ PASS: 1 checks on 40 samples hold for reference" in " ".join(Reader(page(pictured.small())).words)
+
+
+def test_everything_is_on_the_page():
+    words = "\n".join(Reader(page(pictured.small())).words)
+    for expected in (
+        "conv2.lif", "Accuracy on 40 golden samples", "trained (PyTorch) -> reference", "p50 0.2, p90 0.24, p99 1.6",
+        "MACs", "45 nm", "no engine", "threads=1", "0123456789abcdef" * 4, "2026-01-02T03:04:05+00:00",
+        "39 of 40 right", "Golden sample 0", "64 of 300 neurons drawn",
+    ):  # fmt: skip
+        assert expected in words, expected
+
+
+def test_what_was_not_measured_is_left_out():
+    bare = replace(pictured.small(), raster=None, efficiency=None, confusions=[], hops=[], layers=[], skipped={})
+    bare = replace(bare, runtimes=[replace(line, latency=None, accuracy=None) for line in bare.runtimes])
+    read = Reader(page(bare))
+    titles = [attrs["id"] for tag, attrs in read.tags if tag == "section"]
+    assert titles == ["runtimes", "checks", "versions"]
+    assert "svg" not in {tag for tag, _ in read.tags}
+
+
+def test_layers_that_flip_are_told_apart_by_more_than_colour():
+    written = page(pictured.nasty())
+    words = Reader(written).words
+    assert any(word.startswith("✗ 1,000") for word in words)
+    assert any(word.startswith("! 1,") for word in words)
+    assert any(word.startswith("✓ 0") for word in words)
+    assert "not shown" in words
+
+
+def test_the_page_is_written_whole_and_in_utf_8(tmp_path):
+    write_html(pictured.nasty(), tmp_path / "page.html")
+    written = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert written.endswith("</html>\n")
+    assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
+
+
+@browser.needs_browser
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("report", [pictured.small(), pictured.nasty()], ids=["small", "nasty"])
+def test_in_a_browser(tmp_path, report, dark):
+    write_html(report, tmp_path / "page.html")
+    seen = browser.look(tmp_path / "page.html", dark=dark)
+    assert seen.console == []
+    assert sorted(seen.asked) == ["/probe.html", "/report.html", "/report.html"]
+    assert seen.phone["width"] == 360
+    for view in (seen.phone, seen.desk):
+        assert view["resources"] == []
+        assert view["dark"] == dark
+        assert (sum(map(int, view["background"][4:-1].split(","))) < 200) == dark
+        assert view["scrollWidth"] == view["width"]
+        assert view["sticking"] == []
+        assert view["outside"] == []
+        assert view["title"].startswith("stdl-validate: ")
+        assert "script" not in view["tags"]
+        assert view["handlers"] == 0
+        assert len(view["ids"]) == len(set(view["ids"]))
+        assert set(view["references"]) <= set(view["ids"])
+        assert view["svgs"] > 8
+        assert (view["unnamed"], view["unscoped"]) == (0, 0)
+        assert view["texts"] > 50
+        assert view["contrasts"][0][0] >= 4.5, view["contrasts"]
+        assert view["smallest"] >= 10
