@@ -52,6 +52,7 @@ REGISTRY: Mapping[str, str] = MappingProxyType(
         "onnxruntime-nv": "stdl_runtimes.ort:NV",
         "tensorrt": "stdl_runtimes.tensorrt",
         "loihi2": "stdl_runtimes.chips.loihi2",
+        "xylo": "stdl_runtimes.chips.xylo",
     }
 )
 
