@@ -68,12 +68,17 @@ def main() -> None:
 def bundle_of(name: str, folder: Path, change: Callable[[nir.NIRGraph], nir.NIRGraph] = lambda graph: graph) -> Bundle:
     """A bundle of an untrained network in which every layer spikes, perhaps changed, that takes frame after frame."""
     graph = change(to_nir(spiking(name, 1, 4)[0]))
-    graph = graphs.with_settings(graph, replace(graphs.settings(graph), T=None, input="sequence"))
+    return exported(graphs.with_settings(graph, replace(graphs.settings(graph), T=None, input="sequence")), folder)
+
+
+def exported(graph: nir.NIRGraph, folder: Path, *options: str) -> Bundle:
+    """The graph through the command, with one golden sample."""
     graphs.write(graph, folder / "network.nir")
-    arguments = [str(folder / "network.nir"), "--target", "onnx", "--golden", "1", "--out", str(folder / "bundle")]
+    given = options or ("--target", "onnx")
+    arguments = [str(folder / "network.nir"), *given, "--golden", "1", "--out", str(folder / "bundle")]
     with contextlib.redirect_stdout(io.StringIO()):  # its own table
         if console.run(command, arguments):
-            raise SystemExit(f"{name} was not exported")
+            raise SystemExit("the network was not exported")
     return open_bundle(folder / "bundle")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,3 +80,29 @@ def test_a_soak_sees_what_drifts(modules: tuple[ModuleType, ModuleType], bundle:
     assert done == {"differ": 1, "steps": 1, "frames": 2}
     for device in devices:
         device.close()
+
+
+def test_the_benchmark_on_a_gpu_works_as_far_as_it_can_without_one(modules: tuple[ModuleType, ModuleType]) -> None:
+    spec = importlib.util.spec_from_file_location("gpu_streaming", FOLDER / "gpu" / "streaming.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["gpu_streaming"] = module
+    before = list(sys.path)
+    try:
+        spec.loader.exec_module(module)
+        arguments = module._arguments(["--device", "cpu", "--steps", "4", "--runs", "2", "--without-compile"])
+        found = {(result.contender, result.mode): result for result in module.measure("vgg5", 2, arguments)}
+    finally:
+        sys.path[:] = before
+        del sys.modules["gpu_streaming"]
+    for mode in ("step", "sequence"):
+        eager = found["PyTorch eager", mode]
+        assert len(eager.times) == 2
+        assert eager.equal == 1
+        assert found["SpikingJelly", mode].skipped == "no environment was given: --spikingjelly PYTHON"
+    assert found["TensorRT", "step"].skipped
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        assert "has no CUDAExecutionProvider" in found["ORT CUDA", "step"].skipped

@@ -12,6 +12,8 @@ batch of its layers and step by step in its neurons only; snnTorch runs step by 
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import sys
 import time
@@ -58,18 +60,41 @@ class Executor(torch.nn.Module):
         return x.flatten(1)
 
 
-def spikingjelly(operations: list[dict[str, Any]], arrays: dict[str, torch.Tensor], x: torch.Tensor) -> Any:
-    """A function without arguments that runs x [T, B, ...] from rest."""
+def spikingjelly(
+    operations: list[dict[str, Any]], arrays: dict[str, torch.Tensor], x: torch.Tensor, backend: str | None = None
+) -> Any:
+    """A function without arguments that runs x [T, B, ...] from rest.
+
+    backend: of the neurons, in versions before 2 that take one by name; later ones choose their kernels by themselves.
+    """
     from spikingjelly.activation_based import functional, neuron
 
+    named = {} if backend is None else {"backend": backend}
+    if named and "backend" not in inspect.signature(neuron.LIFNode).parameters:
+        raise RuntimeError(f"SpikingJelly {version('spikingjelly')} chooses its kernels by itself")
     network = Executor(
-        operations, arrays, lambda: neuron.LIFNode(tau=2.0, decay_input=False, v_reset=0.0, step_mode="m")
+        operations, arrays, lambda: neuron.LIFNode(tau=2.0, decay_input=False, v_reset=0.0, step_mode="m", **named)
     ).eval()
 
     def run() -> torch.Tensor:
         functional.reset_net(network)
         fire = lambda lif, current: lif(current.unflatten(0, x.shape[:2])).flatten(0, 1)  # noqa: E731
         return network.run(x.flatten(0, 1), fire).unflatten(0, x.shape[:2])
+
+    return run
+
+
+def spikingjelly_by_step(operations: list[dict[str, Any]], arrays: dict[str, torch.Tensor], x: torch.Tensor) -> Any:
+    """As above, step by step, as a stream comes in, which is operations of PyTorch in every version."""
+    from spikingjelly.activation_based import functional, neuron
+
+    network = Executor(
+        operations, arrays, lambda: neuron.LIFNode(tau=2.0, decay_input=False, v_reset=0.0, step_mode="s")
+    ).eval()
+
+    def run() -> torch.Tensor:
+        functional.reset_net(network)
+        return torch.stack([network.run(frame, lambda lif, current: lif(current)) for frame in x])
 
     return run
 
@@ -94,24 +119,38 @@ def snntorch(operations: list[dict[str, Any]], arrays: dict[str, torch.Tensor], 
     return run
 
 
-FRAMEWORKS = {"spikingjelly": spikingjelly, "snntorch": snntorch}
+FRAMEWORKS = {
+    "spikingjelly": spikingjelly,
+    "spikingjelly_by_step": spikingjelly_by_step,
+    "spikingjelly_torch": functools.partial(spikingjelly, backend="torch"),
+    "spikingjelly_cupy": functools.partial(spikingjelly, backend="cupy"),
+    "spikingjelly_triton": functools.partial(spikingjelly, backend="triton"),
+    "snntorch": snntorch,
+}
 
 
-def main(framework: str, file: str, runs: int, threads: int) -> dict[str, Any]:
-    """Milliseconds of each run behind three of warm-up; the output goes into FILE.<framework>.npy."""
+def main(framework: str, file: str, runs: int, threads: int, device: str = "cpu") -> dict[str, Any]:
+    """Milliseconds of each run behind three of warm-up; the output goes into FILE.<framework>.npy.
+
+    On a GPU a run is from the frames on the host to the outputs on the host, which waits for the work.
+    """
     torch.set_num_threads(threads)
     with np.load(file) as content:
-        arrays = {name: torch.from_numpy(content[name]) for name in content.files if name != "operations"}
+        arrays = {name: torch.from_numpy(content[name]).to(device) for name in content.files if name != "operations"}
         operations = json.loads(str(content["operations"]))
-    run = FRAMEWORKS[framework](operations, arrays, arrays.pop("x"))
+    x = arrays.pop("x")
+    frames = x.cpu()
+    run = FRAMEWORKS[framework](operations, arrays, x)
     times = []
     with torch.inference_mode():
-        np.save(f"{file}.{framework}.npy", run().numpy())
+        np.save(f"{file}.{framework}.npy", run().cpu().numpy())
         for _ in range(runs + 3):
             begun = time.perf_counter()
-            run()
+            if device != "cpu":
+                x.copy_(frames)
+            run().cpu()
             times.append((time.perf_counter() - begun) * 1e3)
-    return {"times": times[3:], "versions": {name: version(name) for name in ("torch", framework)}}
+    return {"times": times[3:], "versions": {name: version(name) for name in ("torch", framework.split("_")[0])}}
 
 
 if __name__ == "__main__":
