@@ -46,7 +46,7 @@ def text(value: str) -> str:
 
 
 def _columns(report: Report) -> list[str]:
-    columns = ["runtime", "accuracy", "change", "agreement", "flips", "ties", "rate drift"]
+    columns = ["runtime", "accuracy", "change, points", "agreement", "flips", "ties", "rate drift, points"]
     if report.data:
         columns += ["data: accuracy", "data: agreement"]
     if any(line.latency for line in report.runtimes):
@@ -57,7 +57,7 @@ def _columns(report: Report) -> list[str]:
 def _row(report: Report, line: RuntimeLine) -> list[str]:
     row = [text(line.runtime), _interval(line.accuracy), _change(line.accuracy_change), _percent(line.agreement)]
     row += ["" if count is None else str(count) for count in (line.flips, line.ties)]
-    row.append("" if line.rate_drift is None else f"{line.rate_drift:+.3%}")
+    row.append("" if line.rate_drift is None else f"{100 * line.rate_drift:+.3f}")
     if report.data:
         row += [_interval(line.data_accuracy), _percent(line.data_agreement)]
     if found := line.latency:
@@ -76,7 +76,7 @@ def _interval(value: Proportion | None) -> str:
 
 
 def _change(value: Change | None) -> str:
-    return "" if value is None else f"{value.value:+.2%} ({value.low:+.1%} to {value.high:+.1%})"
+    return "" if value is None else f"{100 * value.value:+.2f} ({100 * value.low:+.1f} to {100 * value.high:+.1f})"
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

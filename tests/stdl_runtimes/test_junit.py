@@ -7,9 +7,9 @@ import reports
 from stdl_runtimes import junit
 from stdl_runtimes.results import Check
 
-# Of jenkins-junit.xsd: what each element may have, and what it must.
+# Of the attributes in Jenkins' junit-10.xsd those that we use; a suite must have the first four.
 MAY = {
-    "testsuites": {"name", "tests", "failures", "errors", "skipped", "time"},
+    "testsuites": {"name", "tests", "failures", "errors"},
     "testsuite": {"name", "tests", "failures", "errors", "skipped", "time", "timestamp"},
     "testcase": {"classname", "name", "time"},
     "failure": {"message", "type"},
@@ -35,6 +35,7 @@ def test_elements_and_attributes_are_those_of_the_common_schema():
     for element in root.iter():
         assert set(element.attrib) <= MAY[element.tag]
         assert "name" in element.attrib or element.tag in ("failure", "skipped")
+        assert element.tag != "testsuite" or {"name", "tests", "failures", "errors"} <= set(element.attrib)
         assert {child.tag for child in element} <= INSIDE.get(element.tag, set())
     assert root.tag == "testsuites"
     assert root[0].get("timestamp") == "2026-01-02T03:04:05"
@@ -43,9 +44,9 @@ def test_elements_and_attributes_are_those_of_the_common_schema():
 def test_counts_are_those_of_the_cases():
     root = read(report())
     for suite in [root, *root]:
-        for name, path in (("tests", ".//testcase"), ("failures", ".//failure"), ("skipped", ".//skipped")):
-            assert int(suite.get(name, 0)) == len(suite.findall(path))
-    assert (root.get("tests"), root.get("failures"), root.get("skipped")) == ("6", "3", "1")
+        for name, path in (("tests", ".//testcase"), ("failures", ".//failure")):
+            assert int(suite.get(name)) == len(suite.findall(path))
+    assert (root.get("tests"), root.get("failures"), root[-1].get("skipped")) == ("6", "3", "1")
 
 
 def test_a_case_for_each_check_by_its_own_name():
