@@ -44,7 +44,7 @@ def run(bundle: Bundle, comparison: Comparison, samples: Samples | None, request
     """Open what can be opened here, run the samples through it, measure, and put the results together."""
     asked = [*request.asked, *(name for name in request.needed if name not in request.asked)]
     with contextlib.ExitStack() as stack:
-        opened, skipped = _open(bundle, asked, request.options, stack)
+        opened, skipped = _open(bundle, comparison, asked, request.options, stack)
         entries = [entry for runtime in opened for entry in entries_of(runtime)]
         with bar("golden samples", comparison.golden.samples) as progress:
             rows = comparison.rows(entries, progress)
@@ -58,16 +58,31 @@ def run(bundle: Bundle, comparison: Comparison, samples: Samples | None, request
 
 
 def _open(
-    bundle: Bundle, asked: Sequence[str], options: Mapping[str, Options], stack: contextlib.ExitStack
+    bundle: Bundle,
+    comparison: Comparison,
+    asked: Sequence[str],
+    options: Mapping[str, Options],
+    stack: contextlib.ExitStack,
 ) -> tuple[list[Runtime], dict[str, str]]:
     """The runtimes that run here, the reference first since it is the judge, and the reason for each that does not."""
     opened, skipped = [], {}
     for name in ["reference", *(name for name in asked if name != "reference")]:
         try:
-            opened.append(stack.enter_context(base.load(bundle, name, options=options.get(name))))
+            with contextlib.ExitStack() as mine:
+                runtime = mine.enter_context(base.load(bundle, name, options=options.get(name)))
+                _try(runtime, comparison)
+                stack.push(mine.pop_all())
+                opened.append(runtime)
         except Unavailable as reason:  # noqa: PERF203 (there are but a handful of runtimes)
             skipped[name] = str(reason)
     return opened, skipped
+
+
+def _try(runtime: Runtime, comparison: Comparison) -> None:
+    """One sample in each mode: an engine may open its files, or find that memory is short, with the first call only."""
+    for entry in entries_of(runtime):
+        if not entry.judges:
+            entry.outputs(comparison.ends.taken(comparison.inputs, [0]), comparison.timesteps)
 
 
 def _absences(asked: Sequence[str], needed: Sequence[str], skipped: Mapping[str, str]) -> list[Check]:

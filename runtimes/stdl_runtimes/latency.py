@@ -24,6 +24,8 @@ IN_A_QUERY = 8  # MLPerf's MultiStream
 DIFFERENT = 64  # samples that single inferences go through in turn
 WARM_UP = 0.5  # of the seconds of a measurement, at most
 SLOW = 4  # times the seconds of a measurement: a query that takes longer is not measured
+VARIES = 0.25  # coefficient of variation above which times are doubtful
+BOUND = 0.8  # enqueue time over compute time above which the host holds the device up, as trtexec has it
 PARTS = ("h2d", "compute", "d2h", "enqueue")
 
 
@@ -79,21 +81,34 @@ def measure(runtime: Runtime, mode: Mode, x: Arrays, timesteps: int, plan: Plan 
     watch = Stopwatch(runtime, mode, x, timesteps, plan or Plan())
     warm_up, stable, whole = _single_stream(watch)
     steps = times(np.array(watch.steps_ms)) if mode == "step" else times(whole / timesteps)
-    usual = float(np.median(whole))
+    usual, sample, parts = float(np.median(whole)), times(whole), _parts(watch)
     reason = _too_much(watch, IN_A_QUERY, usual)
     return Latency(
         timesteps=timesteps,
         warm_up=warm_up,
         stable=stable,
-        sample=times(whole),
+        sample=sample,
         step=steps,
         histogram=histogram(whole),
         multi_stream=None if reason else _multi_stream(watch),
         offline=_offline(watch, _offline_batch(watch, usual)),
-        parts=_parts(watch),
+        parts=parts,
         device_bytes=runtime.device_bytes(),
         skipped={"multi-stream": reason} if reason else {},
+        notes=_notes(stable, sample, parts),
     )
+
+
+def _notes(stable: bool, sample: Times, parts: dict[str, Times]) -> list[str]:
+    """As trtexec warns, but for the variation: hosts that others use vary by more than its 2.5 %."""
+    found = []
+    if not stable:
+        found.append("times had not settled when the warm-up ended: give more --latency-seconds")
+    if sample.cv > VARIES:
+        found.append(f"times vary by {sample.cv:.0%}: is the machine busy, are its clocks free to change?")
+    if {"enqueue", "compute"} <= parts.keys() and parts["enqueue"].p50_ms > BOUND * parts["compute"].p50_ms:
+        found.append("the host hands work over hardly faster than the device does it: CUDA graphs would help")
+    return found
 
 
 def _single_stream(watch: Stopwatch) -> tuple[int, bool, Milliseconds]:

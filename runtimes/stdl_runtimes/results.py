@@ -217,6 +217,7 @@ class Latency:
     sample: MLPerf's SingleStream, one sample, all `timesteps` of it, one after the other. step: one time step, measured
     in mode "step", else `sample` divided by T. parts: "h2d", "compute", "d2h" and "enqueue" as trtexec reports them, of
     runtimes that can tell. stable: had the times settled when the warm-up ended? skipped: what was not measured, why.
+    notes: what makes the times doubtful, or slower than they need be.
     """
 
     timesteps: int
@@ -231,6 +232,7 @@ class Latency:
     cold_start: ColdStart | None = None
     device_bytes: int | None = None
     skipped: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

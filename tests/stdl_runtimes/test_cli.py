@@ -13,6 +13,7 @@ from stdl_export.common.errors import Unavailable
 from stdl_export.manifest import DataInfo
 from stdl_runtimes import base, data, tensorrt
 from stdl_runtimes.cli import command
+from stdl_runtimes.ends import of_manifest
 
 pytest.importorskip("onnxruntime")
 
@@ -187,6 +188,29 @@ def test_a_required_runtime_that_is_absent_fails(made, validate, options):
     code, out, _ = validate(made.path, *options)
     assert code == 1
     assert "tensorrt, required: it is required, but was skipped: built, not run: no NVIDIA driver" in out
+
+
+def test_a_runtime_that_fails_with_its_first_call_is_skipped(made, validate, monkeypatch):
+    """Memory may be short, or a library missing, when the first sample runs; it gives back what it holds."""
+    closed = []
+
+    class Short(base.Runtime):
+        name, modes, ends = "tensorrt", ("sequence",), of_manifest(made.manifest)
+
+        def outputs(self, x, timesteps):
+            raise Unavailable("out of memory on the device: 1 GiB asked for")
+
+        def session(self, batch, states=None):
+            pytest.fail("it has no steps")
+
+        def close(self):
+            closed.append(self)
+
+    monkeypatch.setattr(tensorrt, "load", lambda bundle, device: Short())
+    code, out, _ = validate(made.path)
+    assert code == 0
+    assert "│ tensorrt │ out of memory on the device: 1 GiB asked for" in out
+    assert len(closed) == 1
 
 
 def test_nothing_checked_is_no_success(made, validate):

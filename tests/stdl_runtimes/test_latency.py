@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stdl_export.common.errors import Unavailable
-from stdl_runtimes import cold, timing
+from stdl_runtimes import cold, latency, timing
 from stdl_runtimes.ends import Ends
 from stdl_runtimes.latency import Plan, measure
 
@@ -75,6 +75,7 @@ def test_the_three_scenarios(repeated):
     assert sum(found.histogram.counts) == found.sample.n
     assert {name: part.p99_ms for name, part in found.parts.items()} == runtime.parts
     assert found.device_bytes == 1 << 20
+    assert not any("CUDA graphs" in note for note in found.notes)
     assert found.skipped == {}
 
 
@@ -88,6 +89,16 @@ def test_steps_are_timed_one_by_one(repeated):
     assert found.step.mean_ms < found.sample.mean_ms
     assert ("step", (8, 5)) in runtime.calls  # a query of eight though there is one sample: it is taken again
     assert found.parts == {}
+
+
+def test_times_that_are_doubtful_say_so():
+    runtime = Counting(parts={"compute": 0.5, "enqueue": 0.45}, seconds=0.02)
+    found = measure(runtime, "sequence", samples(3), 3, SHORT)
+    assert found.notes[0].startswith("times had not settled when the warm-up ended")
+    assert "CUDA graphs" in found.notes[-1]
+    steady, wild = (timing.times(np.array(each)) for each in ([1.0, 1.1, 0.9], [1.0, 1.0, 2.0]))
+    assert latency._notes(True, steady, {}) == []
+    assert latency._notes(True, wild, {})[0].startswith("times vary by 35%")
 
 
 def test_what_a_session_cannot_take_is_skipped_by_name():

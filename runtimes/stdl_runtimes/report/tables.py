@@ -33,6 +33,7 @@ def named_tables(report: Report) -> dict[str, Table]:
         "layers": _layers(report),
         "hops": _hops(report),
         "latency": _latency(report),
+        "notes": _notes(report),
         "efficiency": _efficiency(report),
         "skipped": _skipped(report),
     }
@@ -83,6 +84,14 @@ def _latency(report: Report) -> Table:
     columns += ["cold start", *_part_names(report)]
     timed = [(line.runtime, line.latency) for line in report.runtimes if line.latency]
     return Table(title, columns, [[name, *_time_cells(found, _part_names(report))] for name, found in timed])
+
+
+def _notes(report: Report) -> Table:
+    """What makes times doubtful, and what was not measured."""
+    timed = [(line.runtime, line.latency) for line in report.runtimes if line.latency]
+    rows = [[name, note] for name, found in timed for note in found.notes]
+    rows += [[name, f"no {what}: {why}"] for name, found in timed for what, why in found.skipped.items()]
+    return Table("about the times", ["runtime", "reason"], rows)
 
 
 def _part_names(report: Report) -> list[str]:
