@@ -16,9 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stdl_export.common.errors import Unavailable
+from stdl_export.common.errors import Unavailable, one_line
 
 DRIVER = {"win32": "nvcuda.dll"}.get(sys.platform, "libcuda.so.1")
+
+ADVICE = {
+    "out of memory": "take a smaller batch, or close what else uses the GPU",
+    "driver version is insufficient": "install the cuda-bindings of the driver's CUDA, or a newer driver",
+}
 
 AnyArray = npt.NDArray[Any]
 Handle = Any
@@ -81,7 +86,7 @@ class Cuda:
         if int(error):
             _, text = self._rt.cudaGetErrorString(error)
             reason = text.decode() if isinstance(text, bytes) else str(text)
-            advice = ": take a smaller batch, or close what else uses the GPU" if "out of memory" in reason else ""
+            advice = next((f": {text}" for sign, text in ADVICE.items() if sign in reason), "")
             raise Unavailable(f"CUDA: {reason} ({function.__name__}){advice}")
         return values[0] if values else None
 
@@ -179,7 +184,10 @@ def open_device() -> Cuda:
         from cuda.bindings import runtime
     except ImportError:
         raise Unavailable("cuda-bindings is not installed: pip install cuda-bindings") from None
-    return Cuda(runtime)
+    try:
+        return Cuda(runtime)
+    except RuntimeError as error:  # a function that the driver does not have
+        raise Unavailable(f"cuda-bindings and the driver do not fit: {one_line(str(error)):.160}") from None
 
 
 def _check_driver() -> None:

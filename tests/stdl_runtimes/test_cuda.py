@@ -240,6 +240,18 @@ def test_a_driver_without_a_gpu_is_said(monkeypatch, driver, message):
         cuda.open_device()
 
 
+def test_bindings_that_do_not_fit_the_driver_are_one_sentence(monkeypatch):
+    pytest.importorskip("cuda.bindings.runtime")
+
+    def lacking(runtime):
+        raise RuntimeError('Function "cuGetProcAddress_v2"\nnot found')
+
+    monkeypatch.setattr(cuda.ctypes, "CDLL", lambda name: FakeDriver())
+    monkeypatch.setattr(cuda, "Cuda", lacking)
+    with pytest.raises(Unavailable, match=r'^cuda-bindings and the driver do not fit: Function "cuGetP.*" not found$'):
+        cuda.open_device()
+
+
 def test_the_real_bindings_have_what_is_called():
     runtime = pytest.importorskip("cuda.bindings.runtime")
     names = set(re.findall(r"\b(?:_rt|runtime|kinds)\.(cuda\w+)", inspect.getsource(cuda)))
