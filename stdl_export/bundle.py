@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -147,7 +148,9 @@ def _named_where_full(new: Path, path: Path) -> Iterator[None]:
             raise
         file = Path(error.filename or new)
         name = path / file.relative_to(new) if file.is_relative_to(new) else path
-        raise BadInput(f"'{name}' could not be written: {error.strerror}; make room and export again") from None
+        raise BadInput(
+            f"'{name}' could not be written: {os.strerror(error.errno)}; make room and export again"
+        ) from None
 
 
 def _read_manifest(path: Path) -> Manifest:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,9 +49,15 @@ def read(path: Path) -> nir.NIRGraph:
 
 
 def write(graph: nir.NIRGraph, input_shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
-    """Write the graph with `nir.write`, derived shapes filled in from `input_shapes` by path: nir writes no None."""
+    """Write the graph with `nir.write`, derived shapes filled in from `input_shapes` by path: nir writes no None.
+
+    HDF5 makes the file in memory: on a disk that is full it says so in a dozen ways, some of them while Python frees
+    its objects.
+    """
+    content = io.BytesIO()
+    nir.write(content, _writable_graph(graph, input_shapes, ""))
     with atomic_file(path) as part:
-        nir.write(part, _writable_graph(graph, input_shapes, ""))
+        part.write_bytes(content.getbuffer())
 
 
 def fields(node: nir.NIRNode) -> dict[str, Any]:
