@@ -1,5 +1,7 @@
 """What all sessions promise, on every runtime that can run here: rows, states, files of states, refusals."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import bundles
 import numpy as np
 import pytest
@@ -187,6 +189,22 @@ def test_no_rows_are_none(made, opened):
         session.reset([])
         assert session.step(np.zeros((0, 2, 6, 6), np.float32), []).shape == (0, 3)
         assert same(session.state, before)
+
+
+def test_threads_may_run_one_runtime_and_step_sessions_of_their_own(made, opened):
+    bundle, x = made
+    assert opened.threads
+    whole = opened.run(x)
+    with stdl_runtimes.load(bundle, opened.name) as fresh, ThreadPoolExecutor(6) as pool:  # no graph is open yet
+
+        def sensor(number):
+            if number % 2:
+                return fresh.run(x)
+            with fresh.session(B) as session:
+                return stepped(session, x)
+
+        for found in pool.map(sensor, range(24)):
+            assert np.array_equal(found, whole)
 
 
 def test_half_precision_states_are_stored_as_such(tmp_path):
