@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := train,onnxruntime,tensorrt-rtx,test,dev
+EXTRAS := train,onnxruntime,tensorrt-rtx,chips,test,dev
 
 .PHONY: demo test lint unit peers benchmarks clean
 
@@ -30,6 +30,8 @@ benchmarks: .venv/installed
 	$(BIN)/python benchmarks/loading_events.py
 	$(BIN)/python benchmarks/export_cost.py
 	$(BIN)/python benchmarks/inference_latency.py
+	$(BIN)/python benchmarks/streaming.py
+	$(BIN)/python benchmarks/soak.py
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 10) else None'
