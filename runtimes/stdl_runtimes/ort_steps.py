@@ -156,13 +156,16 @@ class Steps(base.Session):
     def _bound(self, read: Mapping[str, Tensor], written: Mapping[str, Tensor]) -> Any:
         """Everything that the graph takes and gives, at its address."""
         binding = self._model.io_binding()
-        for _, name, tensor in self._inputs:
-            binding.bind_ortvalue_input(name, tensor.value)
-        for _, name, tensor in self._outputs:
-            binding.bind_ortvalue_output(name, tensor.value)
-        for into, out in self._names.items():
-            binding.bind_ortvalue_input(into, read[into].value)
-            binding.bind_ortvalue_output(out, written[into].value)
+        try:
+            for _, name, tensor in self._inputs:
+                binding.bind_ortvalue_input(name, tensor.value)
+            for _, name, tensor in self._outputs:
+                binding.bind_ortvalue_output(name, tensor.value)
+            for into, out in self._names.items():
+                binding.bind_ortvalue_input(into, read[into].value)
+                binding.bind_ortvalue_output(out, written[into].value)
+        except self._errors as error:  # of a graph that is not what the manifest says
+            raise ort_model.refused(error) from None
         return binding
 
     def _run_options(self, number: int) -> Any:

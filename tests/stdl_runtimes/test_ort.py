@@ -245,3 +245,33 @@ def test_an_unknown_runtime_is_named(tmp_path):
     bundle = bundles.make(tmp_path / "b", small_network(), inputs(2), targets=("nir",))
     with pytest.raises(BadInput, match="unknown runtime 'onnxruntme': did you mean 'onnxruntime'"):
         base.load(bundle, "onnxruntme")
+
+
+@pytest.mark.parametrize("wrong", ["names", "shapes", "another output"])
+def test_a_step_graph_that_is_not_the_manifests_is_one_line(tmp_path, wrong):
+    x = np.zeros((5, 2, 2, 6, 6), np.float32)
+    bundle = bundles.make(tmp_path / "b", small_network(mode="sequence", readout="li"), x)
+    if wrong == "names":
+        other = small_network(mode="sequence")
+    else:
+        nodes = {
+            "flat": nir.Flatten({"input": np.array([2, 6, 6])}, 0, -1),
+            "fc": nir.Linear(np.ones((4, 72), np.float32)),
+            "li": nir.LI(tau=np.full(4, 3e-4, np.float32), r=np.ones(4, np.float32), v_leak=np.zeros(4, np.float32)),
+        }
+        other = chain((2, 6, 6), (4,), nodes, T=5, input="sequence")
+        if wrong == "another output":
+            other = changed_output(small_network(mode="sequence", readout="li"))
+    made = bundles.replace_onnx(bundle, other, ["model.step.onnx"])
+    with base.load(made, "onnxruntime") as runtime, pytest.raises(BadInput) as error:
+        runtime.session(2).step(x[0])
+    assert "\n" not in str(error.value)
+
+
+def changed_output(graph):
+    """The same network with four outputs."""
+    graph.nodes["fc"] = nir.Affine(np.ones((4, 54), np.float32), np.zeros(4, np.float32))
+    four = {name: np.full(4, value, np.float32) for name, value in (("tau", 3e-4), ("r", 1), ("v_leak", 0))}
+    graph.nodes["li"] = nir.LI(**four)
+    graph.nodes["output"] = nir.Output(np.array([4]))
+    return graph
