@@ -53,6 +53,7 @@ REGISTRY: Mapping[str, str] = MappingProxyType(
         "tensorrt": "stdl_runtimes.tensorrt",
         "loihi2": "stdl_runtimes.chips.loihi2",
         "xylo": "stdl_runtimes.chips.xylo",
+        "speck": "stdl_runtimes.chips.speck",
     }
 )
 

@@ -70,7 +70,7 @@ def load(source: str, manifest: Manifest, *, timesteps: int, path: str | None, l
     images, labels = _read(source, limit) if is_file else _registered(source, manifest, path, limit)
     if images.dtype.kind not in "fiub":
         raise BadInput(f"data '{source}': images must be finite numbers, found {images.dtype}")
-    if tuple(images.shape[1:]) != shape or not len(images):
+    if _given(tuple(images.shape[1:]), manifest) != shape or not len(images):
         wanted = ", ".join(map(str, shape))
         raise BadInput(f"data '{source}' has samples {tuple(images.shape)}, the network takes [N, {wanted}]")
     whole = labels.dtype.kind in "iu" and labels.shape == (len(images),)

@@ -10,7 +10,7 @@ from typing import cast
 from stdl_export.chips.base import Chip
 
 # Name -> module as `chips` describes it; imported when it is needed.
-CHIPS: Mapping[str, str] = MappingProxyType({"xylo": "stdl_export.chips.xylo"})
+CHIPS: Mapping[str, str] = MappingProxyType({"xylo": "stdl_export.chips.xylo", "speck": "stdl_export.chips.speck"})
 
 
 def chip(name: str) -> Chip:
