@@ -149,13 +149,18 @@ def _graphs(options: Options) -> bool:
 
 
 def _engines(bundle: Bundle, gpu: Cuda) -> dict[Mode, Engine]:
-    """The engines that run here, by mode. A mode that has none is said in the log, no mode at all is `Unavailable`."""
+    """The engines that run here, one a mode: TensorRT's before RTX's, which was built without seeing this GPU.
+
+    A mode that has none is said in the log, no mode at all is `Unavailable`.
+    """
     found: dict[Mode, Engine] = {}
     refusals: dict[str, Mode] = {}
-    for info in bundle.manifest.engines:
+    for info in sorted(bundle.manifest.engines, key=lambda info: info.flavour != "tensorrt"):
+        if info.mode in found:
+            continue
         try:
             found[info.mode] = open_engine(bundle, info, gpu)
-        except Unavailable as reason:  # noqa: PERF203 (there are but a few engines)
+        except Unavailable as reason:
             refusals[f"{info.file}: {reason}"] = info.mode
     if not found:
         raise Unavailable("; ".join(refusals))

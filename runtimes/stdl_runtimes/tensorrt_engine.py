@@ -134,6 +134,8 @@ def _check(trt: Any, info: EngineInfo, bundle: Bundle, gpu: Cuda) -> None:
 def _deserialised(trt: Any, bundle: Bundle, info: EngineInfo) -> Any:
     lines: Lines = logger(trt).lines
     content = bundle.file(info.file).read_bytes()
+    if hashlib.sha256(content).hexdigest() != bundle.manifest.files[info.file]:
+        raise Unavailable("it was changed since the bundle was opened")  # an engine is code
     lines.clear()
     runtime = _runtime(trt)
     if hasattr(runtime, "get_engine_validity"):  # not in every version

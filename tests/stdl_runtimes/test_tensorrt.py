@@ -2,6 +2,7 @@
 
 import sys
 from itertools import pairwise
+from types import SimpleNamespace
 
 import bundles
 import numpy as np
@@ -201,6 +202,33 @@ def test_one_engine_of_two_is_enough_and_the_other_is_said(gpu, caplog):
         with pytest.raises(Unavailable, match="no sequence engine that runs here"):
             runtime.run(made.x)
     assert "tensorrt does not run mode sequence: sequence.engine: built by tensorrt_rtx 0.9" in caplog.text
+
+
+def test_an_engine_that_changes_after_the_bundle_was_opened_is_not_run(gpu, caplog):
+    made = gpu()
+    (made.bundle.path / "step.engine").write_text("sequence")
+    with made.load() as runtime:
+        assert runtime.modes == ("sequence",)
+    assert "step.engine: it was changed since the bundle was opened" in caplog.text
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_engines_for_a_mode_that_of_tensorrt_is_opened(gpu, order):
+    made = gpu()
+    opened = []
+    made.trt.Runtime = lambda log: SimpleNamespace(deserialize_cuda_engine=open_one)
+
+    def open_one(content):
+        opened.append(bytes(content).decode())
+        return made.engines["step"]
+
+    infos = [info.model_dump() for info in made.bundle.manifest.engines]
+    infos[0] |= {"mode": "step", "flavour": "tensorrt_rtx"}
+    infos[1] |= {"mode": "step", "flavour": "tensorrt"}
+    made.rehash(infos[::order])
+    with made.load() as runtime:
+        assert "tensorrt 1.0" in runtime.describe()["step engine"]
+    assert opened == ["step"]
 
 
 def test_a_bundle_without_engines_says_how_to_add_one(tmp_path):
