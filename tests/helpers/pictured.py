@@ -45,7 +45,7 @@ def layers(nodes, runtimes, rng) -> list[LayerLine]:
         spikes = int(rng.integers(1000, 9000))
         results = {}
         for number, name in enumerate(runtimes):
-            flips = None if number == 2 else int(number == 1) * 10**depth
+            flips = None if number == 2 else int(number == 1) * 10 ** (depth % 5)
             drift = 0.0 if number == 0 else 0.01 * number
             rate = spikes / 40_000 + drift
             budget = None if flips is None else 0.0002
@@ -128,6 +128,7 @@ def nasty() -> Report:
         confusions=[
             Confusion(EVIL, runtimes, classes, many),
             Confusion("few", [EVIL], [EVIL, LONG, "ok"], [(0, 0, 10**6), (0, 2, 3), (1, 1, 4), (2, 0, 5)]),
+            Confusion("animals", ["y"], ["airplane", "automobile", "bird", "cat", "deer"], [(0, 0, 9), (3, 4, 2)]),
             Confusion("two dozen", ["x"], [f"class{number}" for number in range(24)], [(1, 2, 3), (2, 2, 5)]),
         ],
     )  # fmt: skip

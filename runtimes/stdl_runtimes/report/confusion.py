@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from stdl_runtimes.picture_data import Confusion
 from stdl_runtimes.report import markup
-from stdl_runtimes.report.markup import CHARACTER, WIDTH, label, rect
+from stdl_runtimes.report.markup import CHARACTER, WIDTH, compact, label, rect
 
 MOST_CLASSES, MOST_PAIRS = 24, 12
 LEFT, TOP = 80, 34  # the most room that names of classes take, and that above the matrix
@@ -29,22 +29,26 @@ def _summary(found: Confusion) -> str:
 
 
 def _matrix(found: Confusion) -> tuple[str, list[str], float]:
-    classes = found.classes
-    left = min(LEFT, max(36, CHARACTER * max(map(len, classes)) + 10))
+    """Rows are labels, columns what was predicted; a cell is the stronger the more of its label it has."""
+    classes, longest = found.classes, CHARACTER * max(map(len, found.classes))
+    left = min(LEFT, max(44, longest + 10))
     size = (WIDTH - left) / len(classes)
+    top = TOP if longest <= size else TOP - 10 + min(LEFT, longest)
     of_class = [sum(count for a, _, count in found.cells if a == each) for each in range(len(classes))]
     body = [label(left, 12, "predicted", "soft"), label(0, 12, "label", "soft")]
     for at, name in enumerate(classes):
-        body.append(label(0, TOP + size * (at + 0.5) + 4, name, most=left - 6))
-        body.append(label(left + size * (at + 0.5), TOP - 6, name, "middle", most=max(size, 14)))
-    body.append(rect(left, TOP, size * len(classes), size * len(classes), "track"))
+        body.append(label(0, top + size * (at + 0.5) + 4, name, most=left - 6))
+        x = left + size * (at + 0.5)
+        upright = label(x, top - 6, name, "middle")
+        body.append(upright if top == TOP else label(x + 4, top - 4, name, most=top - 20, turned=True))
+    body.append(rect(left, top, size * len(classes), size * len(classes), "track"))
     for a, b, count in found.cells:
         kind, share = ("first" if a == b else "wrong"), count / max(of_class[a], 1)
-        x, y = left + size * b, TOP + size * a
+        x, y = left + size * b, top + size * a
         body.append(rect(x + 0.5, y + 0.5, size - 1, size - 1, kind, 0.2 + 0.3 * share))
-        if size >= 18:
-            body.append(label(x + size / 2, y + size / 2 + 4, f"{count}", "middle small"))
-    return _told(found), body, TOP + size * len(classes) + 2
+        if size >= CHARACTER * len(compact(count)):
+            body.append(label(x + size / 2, y + size / 2 + 4, compact(count), "middle small"))
+    return _told(found), body, top + size * len(classes) + 2
 
 
 def _wrong(found: Confusion) -> list[tuple[int, int, int]]:

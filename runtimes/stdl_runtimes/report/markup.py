@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 
 WIDTH = 340  # of every picture, in its own units: about a phone's width, so that text keeps its size there
+POWERS = "kMGTP"
 CHARACTER = 7.2  # width of a letter of a picture's text in the widest of common fonts, about
 
 
@@ -38,13 +39,16 @@ def card(name: str, title: str, description: str, height: float, body: Iterable[
     )
 
 
-def label(x: float, y: float, value: object, kind: str = "", most: float | None = None) -> str:
-    """Text in a picture. kind: classes, of which `end` and `middle` align. most: the room it has; cut to that."""
+def label(x: float, y: float, value: object, kind: str = "", most: float | None = None, turned: bool = False) -> str:
+    """Text in a picture. kind: classes, of which `end` and `middle` align. most: the room it has; cut to that. turned:
+    from the bottom up.
+    """
     full = str(value)
     shown = full if most is None else shortened(full, int(most / CHARACTER))
     whole = f"<title>{text(full)}</title>" if shown != full else ""
     classes = f' class="{kind}"' if kind else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}"{classes}>{whole}{text(shown)}</text>'
+    up = f' transform="rotate(-90 {x:.1f} {y:.1f})"' if turned else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}"{classes}{up}>{whole}{text(shown)}</text>'
 
 
 def shortened(value: str, most: int) -> str:
@@ -79,3 +83,14 @@ def ticks(low: float, high: float, most: int = 4) -> list[float]:
 def brief(value: float) -> str:
     """Three digits; none behind the point where there are that many before it."""
     return f"{value:,.0f}" if abs(value) >= 100 or value == 0 else f"{value:.3g}"
+
+
+def compact(value: int) -> str:
+    """A whole number in a few characters: from 10,000 on three digits, and how many thousands there are."""
+    if abs(value) < 10_000:
+        return f"{value:,}"
+    scaled, power = float(value), 0
+    while abs(scaled) >= 999.5 and power < len(POWERS):
+        scaled, power = scaled / 1000, power + 1
+    digits = f"{scaled:.0f}" if abs(scaled) >= 99.95 else f"{scaled:.3g}"
+    return f"{digits}{POWERS[power - 1]}"

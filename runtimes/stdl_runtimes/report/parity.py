@@ -71,8 +71,8 @@ def _flip_bar(result: LayerResult, y: float) -> Iterator[str]:
     if budget:
         yield line(f"M{FLIPS + _logarithmic(budget):.1f} {y + 3}v14", "mark")
     sign = {"good": "✓", "warn": "!", "bad": "✗"}[kind]
-    ties = f", {result.ties:,} ties" if result.ties else ""
-    yield label(FLIPS, y + 27, f"{sign} {result.flips:,}{ties}", f"{kind}-ink", most=TRACK + 20)
+    ties = f", {markup.compact(result.ties)} ties" if result.ties else ""
+    yield label(FLIPS, y + 27, f"{sign} {markup.compact(result.flips)}{ties}", f"{kind}-ink")
 
 
 def _logarithmic(share: float) -> float:

@@ -17,7 +17,7 @@ def histograms(report: Report) -> Iterator[str]:
     for each in report.runtimes:
         if each.latency is not None and len(each.latency.histogram.edges_ms) > 1:
             yield markup.card(
-                f"latency {each.runtime}", each.runtime, _told(each.latency), TOP + HEIGHT + 24,
+                f"latency {each.runtime}", each.runtime, _told(each.latency), TOP + HEIGHT + 38,
                 _drawn(each.latency), note=_told(each.latency),
             )  # fmt: skip
 
@@ -49,6 +49,7 @@ def _drawn(found: Latency) -> Iterator[str]:
     for tick in _ticks(low, high):
         align = "end" if x(tick) > WIDTH - 20 else "" if x(tick) < 20 else "middle"
         yield label(x(tick), base + 16, brief(tick), f"soft {align}")
+    yield label(WIDTH - LEFT, base + 32, "ms, on a logarithmic axis", "soft end")
     yield from _percentiles(found, x(found.sample.p50_ms), x(found.sample.p90_ms), x(found.sample.p99_ms))
 
 

@@ -9,6 +9,7 @@ import browser
 import pictured
 import pytest
 
+from stdl_runtimes.report.markup import compact, shortened, ticks
 from stdl_runtimes.report.page import page, write_html
 
 VOID = {"meta", "link", "rect", "circle", "path"}
@@ -85,8 +86,8 @@ def test_what_was_not_measured_is_left_out():
 def test_layers_that_flip_are_told_apart_by_more_than_colour():
     written = page(pictured.nasty())
     words = Reader(written).words
-    assert any(word.startswith("✗ 1,000") for word in words)
-    assert any(word.startswith("! 1,") for word in words)
+    assert any(word.startswith("✗ 10k, 3 ties") for word in words)
+    assert any(word.startswith("! 1, 3 ties") for word in words)
     assert any(word.startswith("✓ 0") for word in words)
     assert "not shown" in words
 
@@ -124,3 +125,13 @@ def test_in_a_browser(tmp_path, report, dark):
         assert view["texts"] > 50
         assert view["contrasts"][0][0] >= 4.5, view["contrasts"]
         assert view["smallest"] >= 10
+
+
+def test_numbers_names_and_ticks_fit_their_place():
+    numbers = (0, 9_999, 12_345, 999_400, 999_999, 5 * 10**9, 3 * 10**17)
+    assert [compact(value) for value in numbers] == ["0", "9,999", "12.3k", "999k", "1M", "5G", "300P"]
+    assert shortened("short", 10) == "short"
+    assert shortened("block1.conv2.lif", 9) == "bl…v2.lif"
+    assert ticks(0.0, 1.0) == [0.0, 0.5, 1.0]
+    assert ticks(3.1, 3.1) == [3.1]
+    assert all(2.0 <= tick <= 37.0 for tick in ticks(2.0, 37.0))
