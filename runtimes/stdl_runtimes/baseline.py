@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 
@@ -19,6 +19,14 @@ class _Old(pydantic.BaseModel):
     """What is read of an earlier report; everything else in it is left alone."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
+
+
+def _plain(text: str) -> str:
+    """On one line, nothing that a terminal would act on: a report may come from anywhere."""
+    return one_line("".join(c if c.isprintable() or c.isspace() else "?" for c in text))
+
+
+Text = Annotated[str, pydantic.AfterValidator(_plain)]
 
 
 class Share(_Old):
@@ -43,7 +51,7 @@ class Timing(_Old):
 class Line(_Old):
     """A runtime in one mode."""
 
-    runtime: str
+    runtime: Text
     accuracy: Share | None = None
     data_accuracy: Share | None = None
     latency: Timing | None = None
@@ -52,31 +60,31 @@ class Line(_Old):
 class Condition(_Old):
     """A check."""
 
-    name: str
-    runtime: str
+    name: Text
+    runtime: Text
     passed: bool
-    node: str | None = None
+    node: Text | None = None
 
 
 class Where(_Old):
     """The machine."""
 
-    processor: str
-    power: dict[str, str] = {}
+    processor: Text
+    power: dict[str, Text] = {}
 
 
 class Baseline(_Old):
     """An earlier report. runtimes: golden's own line is the first."""
 
-    network: str
+    network: Text
     samples: int
     timesteps: int
-    data: str | None
+    data: Text | None
     data_samples: int
     runtimes: tuple[Line, ...] = pydantic.Field(min_length=1)
     checks: tuple[Condition, ...]
     machine: Where
-    date: str
+    date: Text
 
 
 def read(path: Path) -> Baseline:

@@ -10,29 +10,36 @@ from pathlib import Path
 
 from stdl_runtimes.results import Machine
 
-CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
+ROOT = Path("/")
+CPUFREQ = "sys/devices/system/cpu/cpu0/cpufreq"
+DEVFREQ = "sys/class/devfreq"  # a Jetson's GPU is one of these, by an address and a name
+JETSON_GPUS = ("gpu", "ga10b", "gv11b", "gp10b")
 SECONDS = 10  # for tools of the vendor to answer
 GPU = "name,driver_version,compute_cap,pstate,clocks.sm,clocks.mem,power.limit"
 
 
-def machine() -> Machine:
-    """This one. What cannot be read here is left out."""
+def machine(root: Path = ROOT) -> Machine:
+    """This one. What cannot be read here is left out. root: where /proc and /sys are."""
     return Machine(
         system=f"{platform.system()} {platform.machine()}",
-        processor=_processor(),
+        processor=_processor(root),
         cpus=os.cpu_count() or 1,
         memory_bytes=_memory(),
-        power=power(),
+        power=power(root),
     )
 
 
-def power(cpufreq: Path = CPUFREQ) -> dict[str, str]:
-    """The governor and clock of the CPU, a Jetson's power mode, each GPU's state and clocks."""
+def power(root: Path = ROOT) -> dict[str, str]:
+    """The governor and clock of the CPU, a Jetson's power mode and GPU clock, each GPU's state and clocks."""
     found = {}
-    if governor := _read(cpufreq / "scaling_governor"):
+    if governor := _read(root / CPUFREQ / "scaling_governor"):
         found["CPU governor"] = governor
-    if clock := _read(cpufreq / "scaling_cur_freq"):
-        found["CPU clock"] = f"{int(clock) / 1000:.0f} MHz" if clock.isdigit() else clock
+    if clock := _read(root / CPUFREQ / "scaling_cur_freq"):
+        found["CPU clock"] = _megahertz(clock, 1e3)
+    for folder in sorted((root / DEVFREQ).glob("*")):
+        clock = _read(folder / "cur_freq")
+        if clock and folder.name.rpartition(".")[2] in JETSON_GPUS:
+            found["GPU clock"] = f"{_megahertz(clock, 1e6)} ({_read(folder / 'governor') or 'governor unknown'})"
     if lines := _said("nvpmodel", "-q"):
         found["power mode"] = " ".join(lines).removeprefix("NV Power Mode: ")
     for number, line in enumerate(_said("nvidia-smi", f"--query-gpu={GPU}", "--format=csv,noheader")):
@@ -40,10 +47,17 @@ def power(cpufreq: Path = CPUFREQ) -> dict[str, str]:
     return found
 
 
-def _processor() -> str:
-    for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
+def _megahertz(clock: str, per_mhz: float) -> str:
+    return f"{int(clock) / per_mhz:.0f} MHz" if clock.isdigit() else clock
+
+
+def _processor(root: Path) -> str:
+    """Its name; of a board such as a Jetson the board's, since its CPUs have none."""
+    if board := _read(root / "proc/device-tree/model"):
+        return board.rstrip("\0")
+    for line in (_read(root / "proc/cpuinfo") or "").splitlines():
         key, _, value = line.partition(":")
-        if key.strip() in ("model name", "Model") and value.strip():
+        if key.strip() == "model name" and value.strip():
             return value.strip()
     return platform.processor() or platform.machine()
 

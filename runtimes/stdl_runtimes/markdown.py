@@ -55,20 +55,16 @@ def _columns(report: Report) -> list[str]:
 
 
 def _row(report: Report, line: RuntimeLine) -> list[str]:
-    row = [text(line.runtime), _interval(line.accuracy), _change(line.accuracy_change), _percent(line.agreement)]
+    row = [text(line.runtime), _interval(line.accuracy), _change(line.accuracy_change), _interval(line.agreement)]
     row += ["" if count is None else str(count) for count in (line.flips, line.ties)]
     row.append("" if line.rate_drift is None else f"{100 * line.rate_drift:+.3f}")
     if report.data:
-        row += [_interval(line.data_accuracy), _percent(line.data_agreement)]
+        row += [_interval(line.data_accuracy), _interval(line.data_agreement)]
     if found := line.latency:
         row += [f"{value:.3f}" for value in (found.sample.p50_ms, found.sample.p90_ms, found.sample.p99_ms)]
         row.append(f"{found.offline.samples_per_second:.0f}" if found.offline else "")
         row.append(f"{found.cold_start.total_ms:.0f}" if found.cold_start else "")
     return row
-
-
-def _percent(value: Proportion | None) -> str:
-    return "" if value is None else f"{value.value:.2%}"
 
 
 def _interval(value: Proportion | None) -> str:

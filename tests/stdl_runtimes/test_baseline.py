@@ -112,3 +112,39 @@ def test_numbers_that_cannot_be_are_refused(tmp_path):
     (tmp_path / "old.json").write_text(json.dumps(changed))
     with pytest.raises(BadInput, match=r"'runtimes\.1\.accuracy\.value' = 7"):
         baseline.read(tmp_path / "old.json")
+
+
+ODD = [None, True, -1, 0, 1e308, 10**400, "", "x" * 300, "\ud800", "a\n\x1b[31mb", [], [None], {}, {"a": []}]
+
+
+def test_any_change_of_a_file_is_refused_on_one_line_or_compared(tmp_path):
+    """Every value of a report, in turn another thing, or gone: no traceback whatever it is."""
+    write_json(new(), tmp_path / "old.json")
+    whole = json.loads((tmp_path / "old.json").read_text())
+    compared, refused = [], []
+    for number, path in enumerate(_paths(whole)):
+        changed = json.loads(json.dumps(whole))
+        *front, last = path
+        inner = changed
+        for key in front:
+            inner = inner[key]
+        if number % 5:
+            inner[last] = ODD[number % len(ODD)]
+        else:
+            del inner[last]
+        (tmp_path / "odd.json").write_text(json.dumps(changed))
+        try:
+            checks = baseline.checks(baseline.read(tmp_path / "odd.json"), new(), Rules())
+            compared += [check.line for check in checks]
+        except BadInput as error:
+            refused.append(str(error))
+    assert min(len(compared), len(refused)) > 20
+    assert all(line.isprintable() for line in (*compared, *refused))
+
+
+def _paths(value, path=()):
+    """Where each value in it is."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in inner:
+        yield (*path, key)
+        yield from _paths(each, (*path, key))

@@ -117,6 +117,13 @@ def test_a_slow_runtime_takes_no_more_than_its_time():
     assert found.sample.p50_ms >= 20
 
 
+def test_a_very_slow_runtime_is_called_a_few_times():
+    runtime = Counting(seconds=0.3)
+    found = measure(runtime, "sequence", samples(20), 3, SHORT)
+    assert len(runtime.calls) == 3  # warm-up, the sample, Offline
+    assert (found.sample.n, found.offline.samples) == (1, 1)
+
+
 def test_the_warm_up_ends_when_times_settle():
     pauses = iter([0.02] * 10 + [0.004] * 1000)
     calls, stable = timing.settle(lambda: time.sleep(next(pauses)), seconds=5)

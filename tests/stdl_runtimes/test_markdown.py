@@ -17,7 +17,7 @@ def test_a_row_for_each_runtime(tmp_path):
     head, _, trained, onnx, step = [[cell.strip() for cell in row] for row in rows]
     assert (head[0], head[-1]) == ("runtime", "cold start ms")
     assert trained[:2] == [r"trained \(PyTorch\)", "95.00% (91.0% to 97.0%)"]
-    assert onnx[3:] == ["99.50%", "2", "1", "+0.100", "1.000", "1.500", "2.000", "5000", "450"]
+    assert onnx[3:] == ["99.50% (97.0% to 99.9%)", "2", "1", "+0.100", "1.000", "1.500", "2.000", "5000", "450"]
     assert step[-5:] == [""] * 5
 
 
