@@ -15,7 +15,7 @@ Source: lava-nc/lava, `proc/lif/models.py`, `proc/dense/models.py`, `proc/conv/m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -235,3 +235,42 @@ def widest(weight: Integers, inputs: int) -> int:
     rows = weight.reshape(len(weight), -1)
     sums = np.maximum(rows, 0).sum(axis=1), np.maximum(-rows, 0).sum(axis=1)
     return int(max(each.max(initial=0) for each in sums)) * inputs
+
+
+@dataclass
+class Peaks:
+    """The largest |accumulator|, |u| and |v| (after a reset) of a layer so far, and how many v lay at their end."""
+
+    a: float = 0.0
+    u: float = 0.0
+    v: float = 0.0
+    saturated: int = 0
+
+    def see(self, a: Float, neurons: Neurons) -> None:
+        """After a step."""
+        self.a, self.u = max(self.a, float(np.abs(a).max())), max(self.u, float(np.abs(neurons.u).max()))
+        self.v = max(self.v, float(np.abs(neurons.v).max()))
+        self.saturated += int((np.abs(neurons.v) >= U_END - 1).sum())
+
+
+class Aligned:
+    """The same layers without their delays: what the k-th does k + 1 steps later all happens in the step of the input.
+
+    Every number is that of `Simulation` where each layer is cleared as its first input comes in: that is what
+    reset_interval and reset_offset are set for. A delay of a synapse stays.
+    """
+
+    def __init__(self, layers: Sequence[NeuronLayer], batch: int, options: ReaderOptions) -> None:
+        graded = options.input_message_bits > 0
+        self.stages = [stage(layer, batch, graded and not at) for at, layer in enumerate(layers)]
+        self.options = options
+        self.peaks = [Peaks() for _ in layers]
+
+    def step(self, x: NDArray[np.generic], watch: bool = False) -> None:
+        """Show the input x [B, ...] and advance every layer by it."""
+        values = encoded(x, self.options)
+        for each, peaks in zip(self.stages, self.peaks, strict=True):
+            a = each.arrived(values)
+            values = each.neurons.step(a).astype(np.float64)
+            if watch:
+                peaks.see(a, each.neurons)

@@ -10,7 +10,13 @@ from typing import cast
 from stdl_export.chips.base import Chip
 
 # Name -> module as `chips` describes it; imported when it is needed.
-CHIPS: Mapping[str, str] = MappingProxyType({"xylo": "stdl_export.chips.xylo", "speck": "stdl_export.chips.speck"})
+CHIPS: Mapping[str, str] = MappingProxyType(
+    {
+        "loihi2": "stdl_export.chips.loihi2",
+        "speck": "stdl_export.chips.speck",
+        "xylo": "stdl_export.chips.xylo",
+    }
+)
 
 
 def chip(name: str) -> Chip:
