@@ -16,6 +16,7 @@ from stdl_runtimes.ort_options import Provider, Settings
 
 FATAL = 4  # the only level it logs at: errors come as exceptions
 RECORD = "session.record_ep_graph_assignment_info"  # of newer versions; older ones do not look at it
+DRIVER = "libcuda.so"
 CPU_NAME = "CPUExecutionProvider"
 
 Feeds = Mapping[str, npt.NDArray[Any]]
@@ -113,7 +114,8 @@ def _devices(ort: Any, provider: Provider) -> list[Any]:
         try:
             ort.register_execution_provider_library(name, plugin.get_library_path())
         except errors() as error:  # without a driver its libraries do not load
-            raise Unavailable(f"{provider.name} does not start: {_text(error)}") from None
+            reason = "no NVIDIA driver" if DRIVER in str(error) else _text(error)
+            raise Unavailable(f"{provider.name} does not start: {reason}") from None
     found = [device for device in ort.get_ep_devices() if device.ep_name == name]
     if not found:
         raise Unavailable(f"{provider.name} finds no GPU that it runs on")

@@ -14,14 +14,12 @@ import platformdirs
 
 from stdl_export.common.errors import BadInput
 
-NVIDIA = 0x10DE  # the PCI vendor, by which a provider from a package of its own names its memory
-
 OPTIONS = "threads=N, cuda_graph=true on a GPU, session.<key> of its session, and the provider's own by their names"
 
 
 @dataclass(frozen=True)
 class Provider:
-    """An execution provider. `memory`: type and vendor of its device as OrtValues name it, None: the host's.
+    """An execution provider. `memory`: what OrtValues call that of its device, None: the host's.
 
     defaults: of its own options. graph: the one that turns CUDA graphs on. cached: where it keeps what it builds, as
     an option and a folder's name. plugin: the module of the package that it comes in, where it is no part of ONNX
@@ -31,7 +29,7 @@ class Provider:
     runtime: str
     name: str
     install: str
-    memory: tuple[str, int] | None = None
+    memory: str | None = None
     defaults: Mapping[str, str] = field(default_factory=dict)
     graph: str | None = None
     cached: str | None = None
@@ -47,16 +45,16 @@ class Provider:
 CPU = Provider("onnxruntime", "CPUExecutionProvider", "pip install 'stdl-toolchain[onnxruntime]'")
 CUDA = Provider(
     "onnxruntime-cuda", "CUDAExecutionProvider", "install the extra 'gpu' instead of 'onnxruntime'",
-    memory=("cuda", -1), defaults={"use_tf32": "0"}, graph="enable_cuda_graph",
+    memory="cuda", defaults={"use_tf32": "0"}, graph="enable_cuda_graph",
 )  # fmt: skip
 TENSORRT = Provider(
     "onnxruntime-tensorrt", "TensorrtExecutionProvider", "install the extra 'gpu' instead of 'onnxruntime'",
-    memory=("cuda", -1), graph="trt_cuda_graph_enable", cached="trt_engine_cache_path",
+    memory="cuda", graph="trt_cuda_graph_enable", cached="trt_engine_cache_path",
     defaults={"trt_engine_cache_enable": "1"},
 )  # fmt: skip
 NV = Provider(
     "onnxruntime-nv", "NvTensorRTRTXExecutionProvider", "pip install onnxruntime-ep-nv-tensorrt-rtx",
-    memory=("gpu", NVIDIA), graph="enable_cuda_graph", cached="nv_runtime_cache_path",
+    memory="cuda", graph="enable_cuda_graph", cached="nv_runtime_cache_path",
     plugin="onnxruntime_ep_nv_tensorrt_rtx",
 )  # fmt: skip
 

@@ -45,10 +45,8 @@ class HostTensor:
 class DeviceTensor:
     """Memory on a GPU; `put` and `get` wait for their copies."""
 
-    def __init__(self, ort: Any, array: AnyArray, memory: tuple[str, int]) -> None:
-        device, vendor = memory
-        more = () if vendor < 0 else (vendor,)  # older versions know no vendors
-        self.value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), device, 0, *more)
+    def __init__(self, ort: Any, array: AnyArray, memory: str) -> None:
+        self.value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), memory, 0)
 
     def put(self, array: AnyArray) -> None:
         """Overwrite it, at the same address."""
@@ -109,6 +107,8 @@ class Steps(base.Session):
 
     def _call(self) -> None:
         binding, options = next(self._ways)
+        if self._memory is not None:
+            binding.synchronize_inputs()  # copies may have a stream of their own
         try:
             self._model.run_with_iobinding(binding, options)
         except self._errors as error:

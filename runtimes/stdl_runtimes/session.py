@@ -7,6 +7,7 @@ safetensors: it is read without running anything in it, and may come from anothe
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +36,7 @@ At = slice | npt.NDArray[np.intp]
 """Rows that were checked, as an index."""
 
 ALL: At = slice(None)
+HEADER_BYTES = 1 << 20  # names and shapes, at most
 FORMAT = "stdl session states 1"  # in the header of a file of states
 
 
@@ -131,8 +133,9 @@ class Session(Opened, abc.ABC):
         """
         at = self._at(rows)
         samples = self.batch if isinstance(at, slice) else len(at)
+        most = 8 * samples * sum(math.prod(each.shape[1:]) for each in self.initial.values()) + HEADER_BYTES
         try:
-            self._write(self._checked(read_file(Path(path)), samples, "safe"), at)
+            self._write(self._checked(read_file(Path(path), most), samples, "safe"), at)
         except BadInput as error:
             raise BadInput(f"states '{path}': {error}") from None
 
@@ -182,12 +185,14 @@ class Session(Opened, abc.ABC):
         return found
 
 
-def read_file(path: Path) -> States:
-    """The arrays of a file of `save_state`; BadInput where it is none."""
+def read_file(path: Path, most: int) -> States:
+    """The arrays of a file of `save_state`; BadInput where it is none, or has more than `most` bytes."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise BadInput("there is no such file: check the path")
+    if path.stat().st_size > most:
+        raise BadInput(f"it has {path.stat().st_size} bytes, more than the states of this network")
     try:
         with safe_open(str(path), framework="np") as file:
             if (file.metadata() or {}).get("format") != FORMAT:

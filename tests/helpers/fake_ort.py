@@ -27,9 +27,8 @@ class FakeOrt:
     def get_available_providers(self):
         return [*self.known, "CPUExecutionProvider"]
 
-    def _value(self, array, device, number, *vendor):
-        expected = self.provider.memory
-        assert (device, number, *vendor) == (expected[0], 0, *([expected[1]] if expected[1] >= 0 else []))
+    def _value(self, array, device, number):
+        assert (device, number) == (self.provider.memory, 0)
         self.values.append(FakeValue(array.copy()))
         return self.values[-1]
 
@@ -94,7 +93,7 @@ class FakeValue:
 
 class FakeBinding:
     def __init__(self):
-        self.inputs, self.outputs, self.waited = {}, {}, 0
+        self.inputs, self.outputs, self.ready, self.waited = {}, {}, False, 0
 
     def bind_ortvalue_input(self, name, value):
         assert isinstance(value, FakeValue), "it lies on another device"
@@ -103,6 +102,9 @@ class FakeBinding:
     def bind_ortvalue_output(self, name, value):
         assert isinstance(value, FakeValue), "it lies on another device"
         self.outputs[name] = value
+
+    def synchronize_inputs(self):
+        self.ready = True
 
     def synchronize_outputs(self):
         self.waited += 1
@@ -135,6 +137,8 @@ class FakeSession:
         return self.bindings[-1]
 
     def run_with_iobinding(self, binding, options):
+        assert binding.ready, "the inputs may still be on their way"
+        binding.ready = False
         if self.fails:
             raise EPFail("the GPU fell off\nthe bus")
         if self.captures:

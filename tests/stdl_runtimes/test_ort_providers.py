@@ -165,24 +165,22 @@ def test_a_failed_call_leaves_the_states_as_they_were(made, fake, name):
         assert np.array_equal(session.step(x[1]), whole[1])
 
 
+@pytest.mark.parametrize("name", ["onnxruntime-cuda", "onnxruntime-tensorrt"], indirect=True)
 def test_a_provider_this_onnxruntime_does_not_know(made, fake, name):
-    if name == "onnxruntime-nv":
-        pytest.skip("it comes in a package of its own")
     fake(known=[])
     with pytest.raises(Unavailable, match=f"this onnxruntime has no {ON_GPU[name].name}: install the extra 'gpu'"):
         stdl_runtimes.load(made[0], name)
 
 
+@pytest.mark.parametrize("name", ["onnxruntime-nv"], indirect=True)
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        ({"driver": False}, "does not start: libcuda.so.1: cannot open"),
+        ({"driver": False}, "NvTensorRTRTXExecutionProvider does not start: no NVIDIA driver$"),
         ({"gpus": 0}, "finds no GPU that it runs on"),
     ],
 )
 def test_a_provider_from_a_package_that_does_not_start(made, fake, name, broken, message):
-    if name != "onnxruntime-nv":
-        pytest.skip("it is a part of onnxruntime")
     fake(**broken)
     with pytest.raises(Unavailable, match=message):
         stdl_runtimes.load(made[0], name)
@@ -194,9 +192,8 @@ def test_a_provider_whose_package_is_absent(made, monkeypatch):
         stdl_runtimes.load(made[0], "onnxruntime-nv")
 
 
+@pytest.mark.parametrize("name", ["onnxruntime-nv"], indirect=True)
 def test_the_plugin_is_registered_once(made, fake, name):
-    if name != "onnxruntime-nv":
-        pytest.skip("it is a part of onnxruntime")
     ort = fake()
     for _ in range(2):
         stdl_runtimes.load(made[0], name).close()

@@ -140,6 +140,7 @@ def test_a_file_that_is_none_is_refused_and_nothing_changes(made, opened, tmp_pa
             "there is no state 'state.li.v'": (fewer, marked),
             "unknown state": (before | {"state.lj.v": before["state.li.v"]}, marked),
             "is float64, the network stores float32": (doubles, marked),
+            "bytes, more than the states of this network": b"\0" * (2 << 20),
             "of 4 rows": ({name: each[:2] for name, each in before.items()}, marked),
         }
         for number, (message, content) in enumerate(files.items()):

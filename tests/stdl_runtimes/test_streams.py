@@ -6,6 +6,7 @@ import bundles
 import numpy as np
 import pytest
 from chains import exact, small_network
+from several import inputs, network
 
 import stdl_runtimes
 from stdl_export.common.errors import BadInput
@@ -108,3 +109,25 @@ def test_more_streams_than_a_session_takes_are_refused(opened, monkeypatch):
     monkeypatch.setattr(opened, "largest_session", 16)
     with pytest.raises(BadInput, match="has 1 to 16 rows, not 17"):
         Streams(opened, 17)
+
+
+@pytest.mark.parametrize("mode", ["repeat", "sequence"])
+@pytest.mark.parametrize("name", ["reference", "onnxruntime"])
+def test_networks_with_several_inputs_and_outputs_stream_too(tmp_path, mode, name):
+    """Frames and outputs are dictionaries, rows as always."""
+    pytest.importorskip("onnxruntime")
+    graph, x = network(mode, T), inputs(mode, 4, T)
+    with stdl_runtimes.load(bundles.make(tmp_path / "b", graph, x), name) as runtime, Streams(runtime, 4) as streams:
+        whole = runtime.run(x)
+        rows = [streams.open() for _ in range(4)]
+        for t in range(T):
+            for some in ([3, 1], [0, 2]):
+                frames = {
+                    rows[n]: {key: each[n] if mode == "repeat" else each[t, n] for key, each in x.items()} for n in some
+                }
+                for row, output in streams.step(frames).items():
+                    assert output.keys() == whole.keys()
+                    for key, each in output.items():
+                        np.testing.assert_allclose(each, whole[key][t, row], atol=1e-5)
+        with pytest.raises(BadInput, match="there is no array for Input"):
+            streams.step({rows[0]: {}})
