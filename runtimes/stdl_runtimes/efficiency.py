@@ -142,7 +142,7 @@ class Meter:
         weight = np.asarray(node.node.weight)
         return replace(
             cost,
-            dense=float(synapses.fan_out.all * self._timesteps),
+            dense=float(synapses.fan_out.dense * self._timesteps),
             macs=macs / self._samples,
             acs=acs / self._samples,
             input_activity=synapses.active / synapses.inputs,

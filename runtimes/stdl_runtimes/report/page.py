@@ -127,33 +127,35 @@ def _versions(report: Report) -> list[str]:
         for each in report.runtimes
         if each.options
     ]
-    installed = Table("Installed", ["package", "version"], [[*each] for each in report.versions.items()])
-    hashes = Table("SHA-256 of the bundle's files", ["file", "hash"], [[*each] for each in report.hashes.items()])
+    installed = [[*each] for each in report.versions.items()]
+    hashes = [[*each] for each in report.hashes.items()]
     return [
         _pairs([("machine", report.machine.text), ("date", report.date)]),
-        _table(installed, "words"),
-        _table(Table("Engines run with", ["runtime", "options"], options), "words") if options else "",
-        _table(hashes, "words", "hash"),
+        _table(Table("Installed", ["package", "version"], installed, words=True)),
+        _table(Table("Engines run with", ["runtime", "options"], options, words=True)) if options else "",
+        _table(Table("SHA-256 of the bundle's files", ["file", "hash"], hashes, words=True), cell="hash"),
     ]
 
 
 def _checks(checks: Sequence[Check]) -> str:
     rows = [[f"{check.runtime}, {check.name}", "held" if check.passed else "failed", check.text] for check in checks]
     kinds = ["held" if check.passed else "missed" for check in checks]
-    return _table(Table("Checks", ["check", "", "what was found"], rows), "words", rows=kinds)
+    return _table(Table("Checks", ["check", "result", "what was found"], rows, words=True), rows=kinds)
 
 
 # --- pieces -----------------------------------------------------------------------------------------------------------
 
 
-def _table(table: Table, kind: str = "", cell: str = "", rows: Sequence[str] | None = None) -> str:
-    """A table that scrolls within itself where it is wider than the page; its first column heads the rows."""
-    words = "words" if table.columns[-1] in ("reason", "first difference") else kind
-    name = slug(f"table {table.title}")
+def _table(table: Table, cell: str = "", rows: Sequence[str] | None = None) -> str:
+    """A table that scrolls within itself where it is wider than the page; its first column heads the rows.
+
+    cell, rows: classes of all its cells, and of each row.
+    """
+    name, kind = slug(f"table {table.title}"), "words" if table.words else "numbers"
     head = "".join(f'<th scope="col">{text(column)}</th>' for column in table.columns)
     body = "\n".join(_row(row, cell, rows[number] if rows else "") for number, row in enumerate(table.rows))
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-labelledby="{name}"><table class="{words}">'
+        f'<div class="wide" tabindex="0" role="region" aria-labelledby="{name}"><table class="{kind}">'
         f'<caption id="{name}"><span>{text(table.title)}</span></caption><thead><tr>{head}</tr></thead>\n'
         f"<tbody>{body}</tbody></table></div>"
     )

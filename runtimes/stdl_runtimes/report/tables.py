@@ -14,11 +14,12 @@ from stdl_runtimes.results import Change, Hop, Latency, Proportion, Report
 
 @dataclass(frozen=True)
 class Table:
-    """A table of plain text; the first column is a name, all others are numbers."""
+    """A table of plain text; the first column is a name, all others are numbers, or words."""
 
     title: str
     columns: list[str]
     rows: list[list[str]]
+    words: bool = False
 
 
 def tables(report: Report) -> list[Table]:
@@ -70,7 +71,7 @@ def _layers(report: Report) -> Table:
 
 def _hops(report: Report) -> Table:
     columns = ["hop", "same outputs", "first difference"]
-    return Table("hop by hop: outputs equal up to rounding", columns, [_hop(hop) for hop in report.hops])
+    return Table("hop by hop: outputs equal up to rounding", columns, [_hop(hop) for hop in report.hops], words=True)
 
 
 def _hop(hop: Hop) -> list[str]:
@@ -91,7 +92,7 @@ def _notes(report: Report) -> Table:
     timed = [(line.runtime, line.latency) for line in report.runtimes if line.latency]
     rows = [[name, note] for name, found in timed for note in found.notes]
     rows += [[name, f"no {what}: {why}"] for name, found in timed for what, why in found.skipped.items()]
-    return Table("about the times", ["runtime", "reason"], rows)
+    return Table("about the times", ["runtime", "reason"], rows, words=True)
 
 
 def _part_names(report: Report) -> list[str]:
@@ -127,7 +128,8 @@ def _cost(layer: LayerCost) -> list[str]:
 
 
 def _skipped(report: Report) -> Table:
-    return Table("skipped", ["runtime", "reason"], [[name, reason] for name, reason in report.skipped.items()])
+    rows = [[name, reason] for name, reason in report.skipped.items()]
+    return Table("skipped", ["runtime", "reason"], rows, words=True)
 
 
 def _percent(value: Proportion | None) -> str:
@@ -154,7 +156,7 @@ def as_rich(table: Table) -> rich.table.Table:
     """A table for the terminal. Names come from files: as Text they cannot carry markup."""
     drawn = rich.table.Table(title=rich.text.Text(table.title), title_justify="left")
     for number, column in enumerate(table.columns):
-        right = number > 0 and column not in ("reason", "first difference")
+        right = number > 0 and not table.words
         drawn.add_column(rich.text.Text(column), justify="right" if right else "left", no_wrap=number == 0)
     for row in table.rows:
         drawn.add_row(*map(rich.text.Text, row))
