@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from stdl_export.chips.base import Refusal
-from stdl_export.chips.maps import Float
+from stdl_export.chips.maps import Float, float64
 from stdl_export.chips.units import Unit
 from stdl_export.semantics import Discrete, Synapse
 
@@ -47,26 +47,26 @@ def parameters(unit: Unit, refused: list[Refusal]) -> Parameters:
         return Parameters(DECAY, 0, np.ones(()), np.zeros(()))
     k = unit.numbers
     refused += _reasons(unit, k)
-    decay = _float(k.decay)
+    decay = float64(k.decay)
     v_decay = int(np.rint(DECAY * (1 - decay.reshape(-1)[0])))
     i_decay, gain, i_off = _synapse(k.synapse)
     off = max(abs(float(decay.reshape(-1)[0]) - (1 - v_decay / DECAY)), i_off)
     if not k.spikes:
-        return Parameters(i_decay, min(v_decay, DECAY), _float(k.gain) * gain, _float(k.leak), off)
-    high = _float(k.v_threshold) - _float(k.v_reset)
+        return Parameters(i_decay, min(v_decay, DECAY), float64(k.gain) * gain, float64(k.leak), off)
+    high = float64(k.v_threshold) - float64(k.v_reset)
     high = np.where(high > 0, high, 1.0)
-    bias = (_float(k.leak) - (1 - decay) * _float(k.v_reset)) / high
-    return Parameters(i_decay, v_decay, _float(k.gain) * gain / high, bias, off)
+    bias = (float64(k.leak) - (1 - decay) * float64(k.v_reset)) / high
+    return Parameters(i_decay, v_decay, float64(k.gain) * gain / high, bias, off)
 
 
 def _synapse(synapse: Synapse | None) -> tuple[int, Float, float]:
     """i_decay, what weights are multiplied with, and how far the decay is off."""
     if synapse is None:
         return DECAY, np.ones(()), 0.0
-    decay = _float(synapse.decay)
+    decay = float64(synapse.decay)
     kept = float(decay.reshape(-1)[0])
     found = int(np.rint(DECAY * (1 - kept)))
-    gain = _float(synapse.gain) * (decay if synapse.order == "jump_decay_use" else 1.0)
+    gain = float64(synapse.gain) * (decay if synapse.order == "jump_decay_use" else 1.0)
     return found, gain, abs(kept - (1 - found / DECAY))
 
 
@@ -89,7 +89,7 @@ def _reasons(unit: Unit, k: Discrete) -> Iterator[Refusal]:
             yield Refusal(unit.path, field, f"'{value}'", f"'{wanted}'", TRAIN_OTHERWISE)
     if k.spike == "floor":
         yield Refusal(unit.path, "spike", "'floor', several in a step", "one spike in a step", TRAIN_OTHERWISE)
-    if (_float(k.v_threshold) <= _float(k.v_reset)).any():
+    if (float64(k.v_threshold) <= float64(k.v_reset)).any():
         limit = "a threshold above v_reset"
         yield Refusal(unit.path, "v_threshold", _range(k.v_threshold), limit, "raise it, or lower v_reset")
     if (np.asarray(k.v_init) != np.asarray(k.v_reset)).any():
@@ -114,7 +114,7 @@ def _of_synapse(unit: Unit, synapse: Synapse) -> Iterator[Refusal]:
 
 def _one_decay(unit: Unit, name: str, decay: Any, low: int, high: int) -> Iterator[Refusal]:
     """One number for the layer, within the chip's bits."""
-    values = _float(decay)
+    values = float64(decay)
     if values.size > 1:
         way_out = "train one time constant a layer, or split the layer"
         yield Refusal(unit.path, name, _range(values), "one number for a layer", way_out)
@@ -127,7 +127,3 @@ def _one_decay(unit: Unit, name: str, decay: Any, low: int, high: int) -> Iterat
 def _range(values: Any) -> str:
     low, high = float(np.min(values)), float(np.max(values))
     return f"{low:.6g}" if low == high else f"{low:.6g} to {high:.6g}"
-
-
-def _float(values: Any) -> Float:
-    return np.asarray(values, np.float32).astype(np.float64)

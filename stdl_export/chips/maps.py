@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,6 +170,11 @@ def ungrouped(weight: Float, groups: int) -> Float:
         rows = slice(group * outputs // groups, (group + 1) * outputs // groups)
         found[rows, group * inputs : (group + 1) * inputs] = weight[rows]
     return found
+
+
+def float64(values: Any) -> Float:
+    """A parameter, float32 as it is computed with everywhere, in float64."""
+    return np.asarray(values, np.float32).astype(np.float64)
 
 
 def image(shape: Shape) -> tuple[int, int, int]:

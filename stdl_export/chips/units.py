@@ -16,9 +16,8 @@ import nir
 import numpy as np
 
 from stdl_export.chips.base import Refusal, Refused
-from stdl_export.chips.maps import Float, Kernel, Map, TooLarge, added, dilated, identity, image, ungrouped
+from stdl_export.chips.maps import Float, Kernel, Map, TooLarge, added, dilated, float64, identity, image, ungrouped
 from stdl_export.graph import NodeName
-from stdl_export.passes.linear import float64
 from stdl_export.primitives import Shape, Window, conv_groups, conv_window, pool_window
 from stdl_export.program import Node, Program, Source
 from stdl_export.semantics import Discrete

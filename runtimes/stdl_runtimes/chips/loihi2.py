@@ -17,18 +17,16 @@ from stdl_export.bundle import Bundle
 from stdl_export.chips import netx_read
 from stdl_export.chips.netx import ReaderOptions
 from stdl_export.common.console import run
-from stdl_export.common.errors import Unavailable
 from stdl_export.common.files import atomic_file, require_writable
 from stdl_runtimes.base import Device, Runtime
+from stdl_runtimes.chips import loihi2_bundle
 from stdl_runtimes.chips.loihi2_file import load_file as load_file
 from stdl_runtimes.chips.loihi2_file import read_input, simulate
 
-FILE = "chips/loihi2/network.net"
-
 
 def load(bundle: Bundle, device: Device) -> Runtime:
-    """The network that `stdl-export --target loihi2` put into the bundle."""
-    raise Unavailable(f"the bundle holds no {FILE}: stdl-export {bundle.path} --target loihi2")
+    """The network that `stdl-export --target loihi2` put into the bundle; it always runs on the CPU."""
+    return loihi2_bundle.load(bundle)
 
 
 @click.command(name="python -m stdl_runtimes.chips.loihi2")
