@@ -12,10 +12,9 @@ import numpy.typing as npt
 from stdl_export import graph
 from stdl_export.arrays import Values
 from stdl_export.bundle import Bundle
-from stdl_export.common.errors import CheckFailed, Unavailable
-from stdl_export.program import Program, program
-from stdl_runtimes import base, ends, ort_model, states
-from stdl_runtimes.base import Array, Device, Mode, Recorded, Spikes
+from stdl_export.common.errors import Unavailable
+from stdl_runtimes import base, ends, ort_model, probing, states
+from stdl_runtimes.base import Array, Device, Mode
 from stdl_runtimes.ends import Arrays, Result
 from stdl_runtimes.ort_options import CPU as CPU_PROVIDER
 from stdl_runtimes.ort_options import CUDA as CUDA_PROVIDER
@@ -30,7 +29,7 @@ FILES: Mapping[Mode, str] = {"sequence": SEQUENCE, "step": STEP}
 Feeds = dict[str, npt.NDArray[Any]]
 
 
-class OnnxRuntime(base.Runtime):
+class OnnxRuntime(probing.Probing):
     """The bundle's ONNX graphs on one provider; on the CPU each is opened when it is first used.
 
     On another provider one is opened at once, since only then it shows whether the provider starts.
@@ -41,8 +40,7 @@ class OnnxRuntime(base.Runtime):
     def __init__(self, bundle: Bundle, provider: Provider, said: Settings) -> None:
         self.name, self.threads = provider.runtime, provider.memory is None
         self._bundle, self._provider, self._settings = bundle, provider, said
-        self._network = bundle.graph()
-        self._program = program(self._network)
+        self._network = bundle.graph()  # at once: it is checked against the manifest
         self.ends = ends.of_manifest(bundle.manifest)
         self._models: dict[str, Any] = {}
         self._graph_numbers = graph_numbers()
@@ -85,47 +83,14 @@ class OnnxRuntime(base.Runtime):
         found = {info.input: state for info, state in zip(infos, last, strict=True)}
         return ends.plain(dict(zip(names, outputs, strict=True))), found
 
-    def run_recorded(
-        self, x: Values, timesteps: int | None = None, guess: Mapping[str, Spikes] | None = None
-    ) -> Recorded:
-        """The spikes which the probe graph, fed with them, gives back: those of the network as a whole.
-
-        Whatever the guess, the first i layers are right after i rounds; with a good one most samples are right at once,
-        and only the others go on.
-        """
-        arrays, length = self.ends.sequence(x, timesteps)
-        given = guess or self._silent(self.ends.samples(arrays), length)
-        found = self._layers(arrays, given, length)
-        open_samples = np.flatnonzero(_differing(given, found.spikes))
-        for _ in given:
-            if not open_samples.size:
-                break
-            given = {node: spikes[:, open_samples] for node, spikes in found.spikes.items()}
-            again = self._layers(self.ends.taken(arrays, open_samples), given, length)
-            for node, output in again.outputs.items():
-                found.outputs[node][:, open_samples] = output
-            for node, spikes in again.spikes.items():
-                found.spikes[node][:, open_samples] = spikes
-            open_samples = open_samples[_differing(given, again.spikes)]
-        return found
-
-    def layers(self, x: Values, spikes: Mapping[str, Spikes], timesteps: int | None = None) -> Recorded:
-        """The probe graph fed with the given spikes."""
-        arrays, length = self.ends.sequence(x, timesteps)
-        return self._layers(arrays, spikes, length)
-
-    def _layers(self, x: Arrays, spikes: Mapping[str, Spikes], length: int) -> Recorded:
-        model, nodes, names = self._open(PROBE), graph.neurons(self._network), _names(self._bundle)
-        feeds = self._inputs(model, x, length)
-        feeds |= {f"probe_in.{node}": spikes[node].astype(np.float32) for node in nodes}
-        results = ort_model.run(model, [*names.values(), *(f"probe_out.{node}" for node in nodes)], feeds)
-        outputs, fired = results[: len(names)], results[len(names) :]
-        several = {node for node in nodes if _fires_several_times(self._program, node)}
-        spikes_found = {
-            node: _as_counts(node, array) if node in several else _as_spikes(node, array)
-            for node, array in zip(nodes, fired, strict=True)
-        }
-        return Recorded(dict(zip(names, outputs, strict=True)), spikes_found)
+    def fired(self, x: Arrays, spikes: Arrays, length: int) -> tuple[Arrays, Arrays]:
+        """The probe graph; see `Probing`."""
+        model, outputs = self._open(PROBE), _names(self._bundle)
+        feeds = self._inputs(model, x, length) | {probing.names(node)[0]: each for node, each in spikes.items()}
+        wanted = [*outputs.values(), *(probing.names(node)[1] for node in spikes)]
+        results = ort_model.run(model, wanted, feeds)
+        count = len(outputs)
+        return dict(zip(outputs, results[:count], strict=True)), dict(zip(spikes, results[count:], strict=True))
 
     def close(self) -> None:
         """Drop the opened graphs."""
@@ -145,10 +110,6 @@ class OnnxRuntime(base.Runtime):
         if "timesteps" in {entry.name for entry in model.get_inputs()}:
             feeds["timesteps"] = np.array([length], dtype=np.int64)
         return feeds
-
-    def _silent(self, batch: int, length: int) -> dict[str, Spikes]:
-        shapes = graph.shapes(self._network)
-        return {node: np.zeros((length, batch, *shapes[node]), np.bool_) for node in graph.neurons(self._network)}
 
 
 class Loader:
@@ -177,30 +138,3 @@ CPU, CUDA, TENSORRT, NV = (Loader(each) for each in (CPU_PROVIDER, CUDA_PROVIDER
 def _names(bundle: Bundle) -> dict[graph.NodeName, str]:
     """The ONNX graphs' outputs by the Outputs they are."""
     return {tensor.node: tensor.name for tensor in bundle.manifest.output.tensors}
-
-
-def _fires_several_times(made: Program, node: str) -> bool:
-    """Does it put out how often it fired in a step?"""
-    numbers = made.nodes[node].numbers
-    return numbers is not None and numbers.spike == "floor"
-
-
-def _as_counts(node: str, values: npt.NDArray[Any]) -> Spikes:
-    counts: Any = values.astype(np.int32)
-    if not (counts == values).all() or (counts < 0).any():
-        raise CheckFailed(f"onnxruntime: node '{node}' puts out values other than 0, 1, 2, ..., how often it fired")
-    found: Spikes = counts
-    return found
-
-
-def _as_spikes(node: str, values: npt.NDArray[Any]) -> Spikes:
-    fired: Spikes = values == 1
-    if not (fired | (values == 0)).all():
-        raise CheckFailed(f"onnxruntime: node '{node}' puts out values other than 0 and 1, a spike is 1")
-    return fired
-
-
-def _differing(given: Mapping[str, Spikes], found: Mapping[str, Spikes]) -> npt.NDArray[np.bool_]:
-    """Samples [B] in which some spike differs."""
-    differs = [(given[node] != found[node]).any(axis=(0, *range(2, given[node].ndim))) for node in given]
-    return np.asarray(np.any(differs, axis=0))
