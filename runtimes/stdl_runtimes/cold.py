@@ -1,6 +1,6 @@
 """Cold start: what the first inference costs a program that just began. Measured in a fresh process.
 
-`measure` starts `python -m stdl_runtimes.cold`, which opens the bundle, runs one golden sample and prints what it took.
+`measure` starts a Python which opens the bundle, runs one golden sample and prints what it took.
 """
 
 from __future__ import annotations
@@ -22,6 +22,12 @@ if TYPE_CHECKING:  # what it takes to import them is measured
     from stdl_export.bundle import Bundle
     from stdl_runtimes.ends import Arrays
 
+PROGRAM = """
+import sys
+sys.path[:] = [path for path in sys.path if path]  # the working folder: what lies there is not to be imported
+from stdl_runtimes.cold import entry
+entry()
+"""
 SECONDS = 300  # for the process to answer; an engine may take its time to load
 
 
@@ -31,7 +37,7 @@ def measure(bundle: str, runtime: str, mode: Mode, options: Mapping[str, str] | 
         raise Unavailable("this Python does not know its own program")
     asked = [bundle, runtime, mode, json.dumps(dict(options or {})), str(time.time_ns())]
     try:
-        command = [sys.executable, "-m", "stdl_runtimes.cold", *asked]
+        command = [sys.executable, "-c", PROGRAM, *asked]
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
         return ColdStart(**json.loads(done.stdout.splitlines()[-1]))
     except subprocess.TimeoutExpired:
@@ -69,6 +75,15 @@ def main(bundle_path: str, runtime: str, mode: Mode, options: str, begun_ns: str
     sys.stdout.write(json.dumps(vars(found)) + "\n")
 
 
+def entry() -> None:
+    """Of the program: errors are one line, as `measure` passes them on."""
+    logging.disable()
+    try:
+        main(*sys.argv[1:])  # type: ignore[arg-type]
+    except StdlError as error:
+        sys.exit(str(error))
+
+
 def _sample(bundle: Bundle) -> tuple[Arrays, int, list[Arrays]]:
     """The first golden sample by node, T, and its frames."""
     from stdl_runtimes import ends
@@ -87,11 +102,3 @@ def resident() -> int | None:
         return pages * resource.getpagesize()
     except (ImportError, OSError):
         return None
-
-
-if __name__ == "__main__":
-    logging.disable()
-    try:
-        main(*sys.argv[1:])  # type: ignore[arg-type]
-    except StdlError as error:
-        sys.exit(str(error))

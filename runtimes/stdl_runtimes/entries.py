@@ -33,8 +33,11 @@ class Entry:
 
     @property
     def is_another_network(self) -> bool:
-        """Does it compute in an arithmetic of its own, as chips do? Then it brings the tolerances it is judged by."""
-        return own_tolerances(self.runtime) is not None
+        """Does it compute in an arithmetic of its own, as chips do? It brings the tolerances it is judged by then, and
+        no layer of it can be fed with the reference's spikes. An engine with TF32 brings other tolerances, no more.
+        """
+        feeds_layers = type(self.runtime).layers is not Runtime.layers
+        return own_tolerances(self.runtime) is not None and not feeds_layers
 
     def tolerances(self, said: Tolerances) -> Tolerances:
         """`said` by the bundle, or its own; the reference computes in float32 whatever the bundle's graphs do."""

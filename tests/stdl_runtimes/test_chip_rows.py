@@ -92,3 +92,16 @@ def test_a_chip_need_not_show_its_spikes(good):
     assert found.passed
     assert found.runtimes[2].rate is None
     assert all("chip" not in layer.runtimes for layer in found.layers)
+
+
+def test_an_engine_with_other_tolerances_is_still_the_same_network(good):
+    """TF32 rounds more, and is judged by the limits of fp16: layer by layer, as every engine that can be fed."""
+    runtime = base.load(good, "onnxruntime")
+    runtime.tolerances = Tolerances.of("fp16")
+    found = report(good, runtime)
+    assert found.passed
+    assert (found.runtimes[2].precision, found.runtimes[2].flips) == ("fp16", 0)
+    assert found.layers[0].runtimes["onnxruntime"].budget == 0.0002
+    names = {check.name for check in found.checks if check.runtime == "onnxruntime"}
+    assert names == {"agreement", "flips", "readout", "same network"}
+    assert [(hop.before, hop.after) for hop in found.hops][1] == ("reference", "onnxruntime")

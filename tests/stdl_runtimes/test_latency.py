@@ -181,7 +181,7 @@ def test_a_cold_start_is_that_of_a_fresh_process(tmp_path, monkeypatch):
 
 def answers(out="", code=0, err=""):
     def run(command, **kwargs):
-        assert command[:3] == [sys.executable, "-m", "stdl_runtimes.cold"]
+        assert command[:3] == [sys.executable, "-c", cold.PROGRAM]
         if code:
             raise subprocess.CalledProcessError(code, command, out, err)
         return subprocess.CompletedProcess(command, code, f"noise\n{out}\n", err)
