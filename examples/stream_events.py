@@ -101,6 +101,8 @@ def command(
         Live(console=Console(), auto_refresh=False) as live,
     ):
         late, times = play(opened, players, streams, window_us, speed, live)
+    if not live.console.is_terminal:
+        click.echo()  # the last table has no end of line there
     for player in players:
         was = f" (it was {player.label})" if player.label is not None else ""
         click.echo(f"{player.name}: {_classes(opened)[int(player.scores().argmax())]}{was}")
