@@ -116,7 +116,12 @@ def nasty() -> Report:
     return Report(
         network=EVIL, bundle=LONG, samples=40, timesteps=900, data=EVIL, data_samples=10_000, runtimes=lines,
         layers=layers(nodes, runtimes, rng),
-        hops=[Hop(EVIL, LONG, 40, 3, None, first, passed=False)], skipped={EVIL: f"{LONG} {EVIL}"},
+        hops=[
+            Hop(EVIL, LONG, 40, 3, None, first, passed=False),
+            *(Hop(LONG, f"{number}{EVIL}", 10**9, 10**9 - 1, 0.1, None, passed=True) for number in range(3)),
+            Hop(f"1{EVIL}", "deeper", 40, 40, 0.0, None, passed=True), Hop("a", "b", 1, 1, 0.0, None, passed=True),
+            Hop("round", "about", 1, 1, 0.0, None, passed=True), Hop("about", "round", 1, 0, 0.0, None, passed=False),
+        ], skipped={EVIL: f"{LONG} {EVIL}"},
         checks=[
             Check("agreement", "reference", True, "fine"),
             Check("flips", EVIL, False, f"5 of 100 spikes of '{LONG}' flipped", "flips", 0.05),

@@ -10,7 +10,7 @@ from pathlib import Path
 from stdl_export.common.files import atomic_file
 from stdl_runtimes.efficiency_result import Efficiency
 from stdl_runtimes.picture_data import Raster
-from stdl_runtimes.report import confusion, costs, parity, raster, times
+from stdl_runtimes.report import confusion, costs, hops, parity, raster, times
 from stdl_runtimes.report.markup import cards, slug, text
 from stdl_runtimes.report.tables import Table, named_tables
 from stdl_runtimes.results import Check, Report
@@ -67,7 +67,7 @@ def _sections(report: Report) -> list[Section]:
     return [
         Section.of("runtimes", "Runtimes", drawn["runtimes"], cards(parity.accuracy(report))),
         Section.of("layers", "Layer by layer", words, cards(parity.layers(report)), _folded(drawn["layers"])),
-        Section.of("hops", "Hop by hop", drawn["hops"]),
+        Section.of("hops", "Hop by hop", cards(hops.way(report.hops)), drawn["hops"].replace(" -&gt; ", " → ")),
         Section.of("confusion", "Confusion", cards(confusion.matrices(report.confusions))),
         Section.of("spikes", "Spikes of one sample", *(_sample(report.raster) if report.raster else ())),
         Section.of("latency", "Latency", cards(times.histograms(report)), drawn["latency"], drawn["notes"]),

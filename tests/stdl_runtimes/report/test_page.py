@@ -8,9 +8,12 @@ from dataclasses import replace
 import browser
 import pictured
 import pytest
+from pictured import EVIL, LONG
 
+from stdl_runtimes.report.hops import _stations
 from stdl_runtimes.report.markup import compact, shortened, ticks
 from stdl_runtimes.report.page import page, write_html
+from stdl_runtimes.results import Hop
 
 VOID = {"meta", "link", "rect", "circle", "path"}
 
@@ -67,7 +70,7 @@ def test_failed_checks_come_first_with_what_would_have_passed():
 def test_everything_is_on_the_page():
     words = "\n".join(Reader(page(pictured.small())).words)
     for expected in (
-        "conv2.lif", "Accuracy on 40 golden samples", "trained (PyTorch) -> reference", "p50 0.2, p90 0.24, p99 1.6",
+        "conv2.lif", "Accuracy on 40 golden samples", "trained (PyTorch) → reference", "p50 0.2, p90 0.24, p99 1.6",
         "MACs", "45 nm", "no engine", "threads=1", "0123456789abcdef" * 4, "2026-01-02T03:04:05+00:00",
         "39 of 40 right", "Golden sample 0", "64 of 300 neurons drawn",
     ):  # fmt: skip
@@ -135,3 +138,17 @@ def test_numbers_names_and_ticks_fit_their_place():
     assert ticks(0.0, 1.0) == [0.0, 0.5, 1.0]
     assert ticks(3.1, 3.1) == [3.1]
     assert all(2.0 <= tick <= 37.0 for tick in ticks(2.0, 37.0))
+
+
+def test_the_way_has_every_hop_below_the_one_it_comes_from():
+    found = _stations(pictured.nasty().hops)
+    names = [each.name for each in found]
+    assert names == [EVIL, LONG, f"0{EVIL}", f"1{EVIL}", "deeper", f"2{EVIL}", "a", "b"]
+    assert [each.depth for each in found] == [0, 1, 2, 2, 3, 2, 0, 1]
+    assert [each.row for each in found] == list(range(8))
+    assert all(each.before.name == each.hop.before for each in found if each.hop)
+
+
+def test_hops_that_lead_round_in_a_circle_end():
+    hops = [Hop(*names, 1, 1, 0.0, None, passed=True) for names in (("a", "b"), ("b", "c"), ("c", "b"))]
+    assert 3 <= len(_stations(hops)) < 20
