@@ -1,63 +1,18 @@
 import json
 import subprocess
 import sys
-import types
 
 import bundles
 import numpy as np
 import pytest
 from chains import small_network
+from validated import SAMPLES, images, normalised
 
-from stdl_export.common.console import run
 from stdl_export.common.errors import Unavailable
-from stdl_export.manifest import DataInfo
-from stdl_runtimes import base, data, tensorrt
-from stdl_runtimes.cli import command
+from stdl_runtimes import base, tensorrt
 from stdl_runtimes.ends import of_manifest
 
 pytest.importorskip("onnxruntime")
-
-SAMPLES = 12
-
-
-def images(samples=SAMPLES):
-    return np.random.default_rng(0).uniform(0, 1, (samples, 2, 6, 6)).astype(np.float32)
-
-
-INFO = DataInfo(name="stripes", mean=(0.25, 0.5), std=(0.25, 0.5))
-
-
-def normalised(x):
-    return (x - np.array([0.25, 0.5], np.float32)[:, None, None]) / np.array([0.25, 0.5], np.float32)[:, None, None]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A bundle for all tests that do not change it. Of its labels all but three are what it predicts."""
-    path = tmp_path_factory.mktemp("bundles") / "small"
-    graph, x = small_network(), normalised(images())
-    golden = bundles.goldens.from_reference(graph, x)
-    labels = golden.output.mean(axis=0).argmax(axis=1)
-    assert len(set(labels)) > 1
-    labels[:3] = (labels[:3] + 1) % 3
-    return bundles.make(path, graph, x, labels=labels, data=INFO)
-
-
-@pytest.fixture
-def validate(capsys, monkeypatch):
-    """Run the command; (exit code, stdout, stderr). TensorRT has no driver here, whatever the machine has."""
-    monkeypatch.setattr(tensorrt, "load", _no_driver)
-
-    def call(*args):
-        code = run(command, [str(arg) for arg in args])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
-def _no_driver(bundle, device):
-    raise Unavailable("built, not run: no NVIDIA driver")
 
 
 def test_the_tables_and_the_verdict(made, validate):
@@ -246,156 +201,6 @@ def test_an_earlier_validation_is_compared_with(made, validate, tmp_path):
     code, out, _ = validate(made.path, "--compare", old)
     assert code == 1
     assert "onnxruntime step, compare: accuracy: accuracy is 75.00%, it was 76.00%; 0.50% may be lost" in out
-
-
-# --- data -----------------------------------------------------------------------------------------------------------
-
-
-def test_data_from_a_file_is_normalised_and_scored(made, validate, tmp_path):
-    predicted = made.golden().output.mean(axis=0).argmax(axis=1)
-    np.savez(
-        tmp_path / "test.npz", images=images(), labels=np.where(np.arange(SAMPLES) < 6, predicted, (predicted + 1) % 3)
-    )
-    code, _, _ = validate(made.path, "--data", tmp_path / "test.npz", "--json", tmp_path / "out.json")
-    report = json.loads((tmp_path / "out.json").read_text())
-    assert code == 0
-    assert report["data_samples"] == SAMPLES
-    golden, *others = report["runtimes"]
-    assert golden["data_accuracy"] is golden["data_agreement"] is None
-    assert [line["data_accuracy"]["value"] for line in others] == [0.5, 0.5, 0.5]
-    assert [line["data_agreement"]["value"] for line in others] == [1.0, 1.0, 1.0]
-
-
-def test_what_the_network_sees_is_normalised_per_channel(made, tmp_path):
-    labels = np.zeros(SAMPLES, np.int64)
-    np.savez(tmp_path / "test.npz", images=images(), labels=labels)
-    samples = data.load(str(tmp_path / "test.npz"), made.manifest, timesteps=5, path=None, limit=3)
-    x = samples.input(np.arange(3))
-    assert x[0, 0, 0, 0] == (images()[0, 0, 0, 0] - np.float32(0.25)) / np.float32(0.25)
-    assert np.array_equal(x, normalised(images())[:3])
-    assert x.dtype == np.float32
-    assert [len(part) for part in samples.parts(2)] == [2, 1]
-    assert np.array_equal(np.concatenate(list(samples.parts(2))), x)
-    assert len(samples.labels) == 3
-
-
-def test_predictions_that_differ_on_data_fail(tmp_path, validate):
-    bundle = bundles.make(tmp_path / "b", small_network(), normalised(images()), data=INFO)
-    wrong = bundles.changed(bundle.graph(), "fc", "weight", lambda w: -w)
-    bundles.replace_onnx(bundle, wrong, ["model.step.onnx"])
-    np.savez(tmp_path / "test.npz", images=images(), labels=np.zeros(SAMPLES, np.int64))
-    code, _, _ = validate(bundle.path, "--data", tmp_path / "test.npz", "--json", tmp_path / "out.json")
-    checks = json.loads((tmp_path / "out.json").read_text())["checks"]
-    failed = {(check["runtime"], check["name"]) for check in checks if not check["passed"]}
-    assert code == 1
-    assert {("onnxruntime step", "agreement"), ("onnxruntime step", "agreement on test.npz")} <= failed
-    assert {runtime for runtime, _ in failed} == {"onnxruntime step"}
-
-
-def test_a_data_set_is_read_a_few_samples_at_a_time(made, validate, monkeypatch, tmp_path):
-    """And encoded so: what an encoder draws for a sample does not depend on who is read with it."""
-    read = []
-
-    class Lazy:
-        shape, dtype = (SAMPLES, 2, 6, 6), np.dtype(np.float32)
-
-        def __len__(self):
-            return SAMPLES
-
-        def __getitem__(self, indices):
-            read.append(len(indices))
-            return images()[indices]
-
-    lazy = types.SimpleNamespace(images=Lazy(), labels=np.zeros(SAMPLES, np.int64))
-    register(monkeypatch, lambda split, path, limit: lazy)
-    monkeypatch.setattr("stdl_runtimes.validate.SAMPLES_AT_ONCE", 5)
-    code, _, _ = validate(made.path, "--data", "stripes", "--json", tmp_path / "lazy.json")
-    assert code == 0
-    assert read == [1, 5, 5, 2]  # the first: does it fit?
-    np.savez(tmp_path / "test.npz", images=images(), labels=lazy.labels)
-    assert validate(made.path, "--data", tmp_path / "test.npz", "--json", tmp_path / "file.json")[0] == 0
-    lines = [json.loads((tmp_path / name).read_text())["runtimes"] for name in ("lazy.json", "file.json")]
-    assert [line["data_accuracy"] for line in lines[0]] == [line["data_accuracy"] for line in lines[1]]
-
-
-def test_what_an_encoder_draws_is_a_samples_own(tmp_path):
-    graph = small_network(mode="sequence")
-    x = np.broadcast_to(normalised(images()), (5, SAMPLES, 2, 6, 6))
-    bundle = bundles.make(tmp_path / "b", graph, x, data=INFO, encoding="poisson", encoding_seed=3)
-    np.savez(tmp_path / "test.npz", images=images(), labels=np.zeros(SAMPLES, np.int64))
-    samples = data.load(str(tmp_path / "test.npz"), bundle.manifest, timesteps=5, path=None, limit=None)
-    whole, parts = samples.input(np.arange(SAMPLES)), list(samples.parts(5))
-    assert whole.shape == (5, SAMPLES, 2, 6, 6)
-    assert np.array_equal(np.concatenate(parts, axis=1), whole)
-
-
-def register(monkeypatch, function):
-    entry = types.SimpleNamespace(name="stripes", load=lambda: function)
-    monkeypatch.setattr(data.importlib.metadata, "entry_points", lambda group: [entry] * (group == "stdl.datasets"))
-
-
-def test_a_registered_data_set_is_asked_for_its_test_split(made, validate, monkeypatch):
-    asked = []
-
-    def stripes(split, path, limit):
-        asked.append((split, path, limit))
-        return types.SimpleNamespace(images=images()[:limit], labels=np.zeros(limit, np.int64))
-
-    register(monkeypatch, stripes)
-    code, out, _ = validate(made.path, "--data", "stripes", "--data-path", "here", "--data-limit", "5")
-    assert code == 0
-    assert asked == [("test", "here", 5)]
-    assert "stripes" in out
-
-
-def broken(split, path, limit):
-    raise ImportError("no module named parquet")
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        ("strips", "unknown data set (or .npz file) 'strips': did you mean 'stripes'?"),
-        ("stripes", "data set 'stripes' cannot be read here: no module named parquet"),
-        ("none.npz", "'none.npz' does not exist"),
-    ],
-)
-def test_data_that_cannot_be_had_is_one_line(made, validate, monkeypatch, source, message):
-    register(monkeypatch, broken)
-    code, out, err = validate(made.path, "--data", source)
-    assert (code, out) == (2, "")
-    assert message in err
-    assert err.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"images": images()}, "has no array 'labels'"),
-        ({"images": images()[..., :5], "labels": np.zeros(SAMPLES, np.int64)}, "the network takes"),
-        ({"images": images(), "labels": np.zeros(SAMPLES)}, "labels must be one whole number below 3"),
-        ({"images": images(), "labels": np.full(SAMPLES, 3)}, "labels must be one whole number below 3"),
-        ({"images": images(), "labels": np.zeros(SAMPLES - 1, np.int64)}, "labels must be one whole number below 3"),
-    ],
-)
-def test_data_that_does_not_fit_is_one_line(made, validate, tmp_path, arrays, message):
-    np.savez(tmp_path / "test.npz", **arrays)
-    code, _, err = validate(made.path, "--data", tmp_path / "test.npz")
-    assert code == 2
-    assert message in err
-    assert err.count("\n") == 1
-
-
-def test_images_become_sequences_by_direct_encoding_only(tmp_path, validate):
-    x = np.broadcast_to(normalised(images()), (5, SAMPLES, 2, 6, 6))
-    np.savez(tmp_path / "test.npz", images=images(), labels=np.zeros(SAMPLES, np.int64))
-    graph = small_network(mode="sequence")
-    direct = bundles.make(tmp_path / "direct", graph, x, data=INFO, encoding="direct")
-    assert validate(direct.path, "--data", tmp_path / "test.npz")[0] == 0
-    other = bundles.make(tmp_path / "other", graph, x, data=INFO)
-    code, _, err = validate(other.path, "--data", tmp_path / "test.npz")
-    assert code == 2
-    assert "does not say how to make them of single images" in err
 
 
 # --- bad input ------------------------------------------------------------------------------------------------------
