@@ -12,6 +12,7 @@ import pydantic
 
 from stdl_export import graph as graphs
 from stdl_export import targets
+from stdl_export.chips import refused
 from stdl_export.chips.registry import CHIPS
 from stdl_export.common.errors import BadInput
 from stdl_export.common.names import unknown
@@ -58,6 +59,7 @@ class Overrides(pydantic.BaseModel):
     """Of the chip of that name, whose own options say what it may hold; so are the others."""
     xylo: dict[str, Any] = {}
     speck: dict[str, Any] = {}
+    spinnaker2: dict[str, Any] = {}
 
     @property
     def chips(self) -> dict[str, dict[str, Any]]:
@@ -92,6 +94,7 @@ def target_names(options: Options) -> list[str]:
     names = [name.strip() for item in options.target for name in item.split(",") if name.strip()]
     for name in names:
         if name not in TARGETS:
+            refused.check(name)
             raise unknown("target", name, TARGETS)
     if not names and options.explain:
         return list(TARGETS)

@@ -2,8 +2,8 @@
 
 Batch normalisation is folded first, since the chip has none. Then every weight is rounded to the chip's grid in the
 forward pass, with one scale a layer, and gradients go past the rounding to the float weights behind it
-(straight-through, Bengio et al. 2013). Time steps stay decoupled: the method is `online`. What is left at the end are
-weights that lie on the grid, so the export has nothing to round.
+(straight-through, Bengio et al. 2013). Time steps stay decoupled: the method is `online`, but for recipes that train by
+`bptt`. What is left at the end are weights that lie on the grid, so the export has nothing to round.
 """
 
 from __future__ import annotations
@@ -163,9 +163,12 @@ class Tuning:
 
 
 def _options(table: QuantizeTable, train: TrainTable) -> TrainTable:
-    """The recipe's way to train, at full depth without a gradient through time, for a few epochs at a low rate."""
+    """The recipe's way to train, at full depth, for a few epochs at a low rate; with a gradient through time only where
+    the recipe has one.
+    """
     changed = {
-        "method": "online", "epochs": table.epochs, "optimizer": train.optimizer.model_copy(update={"lr": table.lr}),
+        "method": "bptt" if train.method == "bptt" else "online", "epochs": table.epochs,
+        "optimizer": train.optimizer.model_copy(update={"lr": table.lr}),
         "subnetwork_lr": None, "traces": False, "order": "subnetwork", "ema_decay": None, "patience": None,
         "checkpoint_every": None, "tensorboard": False, "warmup_epochs": 0.0,
     }  # fmt: skip

@@ -14,6 +14,7 @@ CHIPS: Mapping[str, str] = MappingProxyType(
     {
         "loihi2": "stdl_export.chips.loihi2",
         "speck": "stdl_export.chips.speck",
+        "spinnaker2": "stdl_export.chips.spinnaker2",
         "xylo": "stdl_export.chips.xylo",
     }
 )

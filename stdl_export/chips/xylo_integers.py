@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stdl_export.chips.quantise import Float, Grid, Integers, best_scale, rounded
+from stdl_export.chips.quantise import Float, Grid, Integers, best_scale, error, rounded
 from stdl_export.chips.xylo_file import MOST_SHIFT, Specification
 from stdl_export.chips.xylo_limits import Matrices
 from stdl_export.chips.xylo_map import Layer, Network
@@ -56,15 +56,29 @@ class Seen:
     output: Integers
 
 
-def group(weights: Float, threshold: Float, bias: Float, shift: int) -> Group:
-    """Scales, and whole numbers by them."""
+def group(weights: Float, threshold: Float, bias: Float, whole: Float, shift: int) -> Group:
+    """Scales, and whole numbers by them. whole: the scales [neurons] by which layers may have been trained."""
     most = MOST_UNITS / (threshold * (1 << shift))
-    scale = np.array([best_scale(column, GRID, limit) for column, limit in zip(weights.T, most, strict=True)])
+    each = zip(weights.T, np.minimum(whole, most), most, strict=True)
+    scale = np.array([_best(column, trained, limit) for column, trained, limit in each])
     units = np.maximum(np.floor(threshold * scale), 1).astype(np.int64)
     scale = units / threshold
-    whole = rounded(weights, scale, GRID)
+    rounded_ = rounded(weights, scale, GRID)
     biases = np.clip(np.rint(bias * scale * (1 << shift)), LOW, HIGH).astype(np.int64)
-    return Group(weights, whole, units << shift, biases, scale)
+    return Group(weights, rounded_, units << shift, biases, scale)
+
+
+def _best(column: Float, trained: float, most: float) -> float:
+    """The scale with the least error; that of the training, which rounds nothing, where the layer was trained so."""
+    own = best_scale(column, GRID, most)
+    return trained if error(column, trained, GRID) < error(column, own, GRID) else own
+
+
+def _trained(layer: Layer) -> Float:
+    """The scale [neurons] that puts a layer's largest weight at the end of the range, as training for the chip does."""
+    weights = [*([] if layer.of_input is None else [layer.of_input]), *layer.of_layers.values()]
+    largest = max((float(np.abs(each).max(initial=0)) for each in weights), default=0.0)
+    return np.full(layer.size, GRID.high / largest if largest else 1.0)
 
 
 def specification(
@@ -72,9 +86,11 @@ def specification(
 ) -> tuple[Specification, Group, Group]:
     """The network in whole numbers, and its groups: hidden neurons, outputs."""
     values = {name: _placed(found, on, name) for name in ("threshold", "bias", "dash_syn", "dash_mem")}
-    hidden = group(np.concatenate([on.into, on.between]), values["threshold"], values["bias"], shifts[0])
-    last = found.output
-    out = group(on.out, last.threshold, last.bias, shifts[1])
+    last, trained = found.output, np.empty(len(on.order))
+    trained[on.order] = np.concatenate([_trained(layer) for layer in found.hidden])
+    all_weights = np.concatenate([on.into, on.between])
+    hidden = group(all_weights, values["threshold"], values["bias"], trained, shifts[0])
+    out = group(on.out, last.threshold, last.bias, _trained(last), shifts[1])
     into, between = hidden.whole[: found.inputs], hidden.whole[found.inputs :]
     spec = Specification(
         weights_in=into[:, :, None].astype(np.int8),
