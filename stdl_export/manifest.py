@@ -135,13 +135,17 @@ class StateInfo(_Model):
     dtype: Literal["float32", "float16"] = "float32"
 
 
+EngineMode = Literal["sequence", "step", "probe"]
+"""Whole sequences, single steps, or whole sequences cut behind every spiking node."""
+
+
 class EngineInfo(_Model):
     """A TensorRT engine: `batch` is its profile (min, opt, max), `graph_sha256` of the graph.nir it was made from."""
 
     file: str
     flavour: Literal["tensorrt", "tensorrt_rtx"]
     version: str
-    mode: Literal["sequence", "step"]
+    mode: EngineMode
     tf32: bool
     batch: tuple[pydantic.PositiveInt, pydantic.PositiveInt, pydantic.PositiveInt]
     timesteps: pydantic.PositiveInt | None

@@ -29,6 +29,7 @@ from stdl_export.manifest import (
     Arithmetic,
     ChipInfo,
     EngineInfo,
+    EngineMode,
     Manifest,
     Membrane,
     Precision,
@@ -156,9 +157,8 @@ def _tensorrt(job: Job, folder: Path, parts: Parts) -> None:
     """An engine per mode, from the same ONNX graphs."""
     flavour = tensorrt.flavour()
     (folder / "engine").mkdir(exist_ok=True)
-    for mode in job.modes:
-        model = _sequence(job) if mode == "sequence" else lower.step(job.graph, job.arithmetic)
-        content = model.SerializeToString()
+    for mode in _engine_modes(job):
+        content = _engine_model(job, mode).SerializeToString()
         engine = tensorrt_cache.engine(flavour, content, f"the {mode} graph", job.profile, job.engines)
         file = flavour.file(mode)
         with atomic_file(folder / file) as part:
@@ -171,7 +171,7 @@ def _tensorrt(job: Job, folder: Path, parts: Parts) -> None:
                 mode=mode,
                 tf32=job.engines.tf32,
                 batch=job.profile.sizes,
-                timesteps=graphs.settings(job.graph).T if mode == "sequence" else None,
+                timesteps=None if mode == "step" else graphs.settings(job.graph).T,
                 final_states=job.final_states and mode == "sequence",
                 compute_capability=flavour.compute_capability,
                 graph_sha256=parts.graph_sha256,
@@ -183,6 +183,17 @@ def _tensorrt(job: Job, folder: Path, parts: Parts) -> None:
     batch = ":".join(map(str, job.profile.sizes))
     how = f"{job.precision}, TF32 {'on' if job.engines.tf32 else 'off'}, batch {batch}"
     parts.notes.append(f"engines built with {flavour.name} {flavour.version}, {how}")
+
+
+def _engine_modes(job: Job) -> tuple[EngineMode, ...]:
+    probed = "sequence" in job.modes and job.engines.probe and program(job.graph).spiking
+    return (*job.modes, "probe") if probed else job.modes
+
+
+def _engine_model(job: Job, mode: EngineMode) -> Any:
+    if mode == "step":
+        return lower.step(job.graph, job.arithmetic)
+    return probe(job.graph, job.form, job.arithmetic) if mode == "probe" else _sequence(job)
 
 
 def _dot(job: Job, folder: Path, parts: Parts) -> None:

@@ -64,13 +64,15 @@ class BuildOptions(pydantic.BaseModel):
     """`--set tensorrt.KEY=VALUE`: what a build may do.
 
     tf32: round the factors of float32 products to 10 bits, which is faster and flips spikes. workspace_mib: scratch
-    memory while building; None: a quarter of what is free, 1 GiB at most.
+    memory while building; None: a quarter of what is free, 1 GiB at most. probe: build an engine too that shows single
+    layers, for `stdl-validate`; without it only outputs are compared.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     tf32: bool = False
     workspace_mib: Annotated[int, pydantic.Field(ge=1, le=1 << 20)] | None = None
+    probe: bool = True
 
 
 DEFAULTS = BuildOptions()

@@ -47,6 +47,6 @@ def key(flavour: Flavour, model: bytes, profile: Profile, options: BuildOptions)
         "version": flavour.version,
         "compute_capability": flavour.compute_capability or "those of RTX engines built without a GPU",
         "batch": profile.sizes,
-        "options": options.model_dump(),
+        "options": options.model_dump(exclude={"probe"}),  # that is about which engines, not how
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

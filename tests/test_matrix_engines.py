@@ -91,12 +91,15 @@ def test_onnx_runtime_computes_it(name: str, precision: str) -> None:
 
 
 @pytest.mark.parametrize("precision", list(ARITHMETICS) if ALL_ENGINES else ["int8", "fp16-membrane"])
-@pytest.mark.parametrize("mode", ["sequence", "step"])
+@pytest.mark.parametrize("mode", ["sequence", "step", "probe"])
 @pytest.mark.parametrize("name", conformance.NAMES if ALL_ENGINES else [n for n in BUILT if n in conformance.NAMES])
 def test_tensorrt_rtx_builds_it(name: str, mode: str, precision: str) -> None:
     graph, _ = case_of(name)
     arithmetic = ARITHMETICS[precision]
-    built(lower.sequence(graph, arithmetic=arithmetic) if mode == "sequence" else lower.step(graph, arithmetic), name)
+    if mode == "step":
+        built(lower.step(graph, arithmetic), name)
+    else:
+        built({"sequence": lower.sequence, "probe": probe}[mode](graph, arithmetic=arithmetic), name)
 
 
 @pytest.mark.parametrize("form", ["scan", "chunks"])

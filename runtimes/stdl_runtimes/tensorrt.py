@@ -11,38 +11,49 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from stdl_export import graph as graphs
 from stdl_export.arrays import Values
 from stdl_export.bundle import Bundle
 from stdl_export.common.errors import BadInput, Unavailable
-from stdl_export.manifest import Tolerances
-from stdl_runtimes import base, cuda, ends, states
+from stdl_export.manifest import EngineInfo, EngineMode, Tolerances
+from stdl_runtimes import base, cuda, ends, probing, states
 from stdl_runtimes.base import Array, Device, Mode, Options
 from stdl_runtimes.cuda import Cuda
 from stdl_runtimes.ends import Arrays, Result
-from stdl_runtimes.tensorrt_bound import Bound
-from stdl_runtimes.tensorrt_engine import Engine, open_engine
+from stdl_runtimes.tensorrt_bound import Bound, Tensor, of_manifest
+from stdl_runtimes.tensorrt_engine import Engine, check, open_engine
 from stdl_runtimes.tensorrt_steps import Steps, filled
 
 log = logging.getLogger("stdl")
 
 OPTIONS = "cuda_graph=false"
+MODES: tuple[Mode, ...] = ("sequence", "step")
 
 
-class TensorRt(base.Runtime):
-    """The engines of one bundle on one GPU, by mode.
+class TensorRt(probing.Probing):
+    """The engines of one bundle on one GPU, by mode. The one that shows single layers is opened when it is asked for.
 
     Threads: `run` is for one at a time; sessions have streams of their own, and each may have a thread.
     """
 
     name = "tensorrt"
 
-    def __init__(self, bundle: Bundle, device: Cuda, engines: Mapping[Mode, Engine], *, graphs: bool = True) -> None:
-        self._bundle, self._device, self._engines, self._graphs = bundle, device, engines, graphs
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: Cuda,
+        engines: dict[EngineMode, Engine],
+        probe: EngineInfo | None = None,
+        *,
+        cuda_graphs: bool = True,
+    ) -> None:
+        self._bundle, self._device, self._engines, self._graphs = bundle, device, engines, cuda_graphs
         self.ends = ends.of_manifest(bundle.manifest)
-        self._bound: dict[int, Bound] = {}
-        self._said: dict[Mode, str] = {}  # of CUDA graphs
+        self._bound: dict[tuple[EngineMode, int], Bound] = {}
+        self._said: dict[EngineMode, str] = {}  # of CUDA graphs
         self._lock = threading.Lock()
-        self.modes = tuple(engines)
+        self._probe, self.shows_spikes = probe, probe is not None
+        self.modes = tuple(mode for mode in MODES if mode in engines)
         self.largest_session = engines["step"].batch[2] if "step" in engines else None
         if any(engine.info.tf32 for engine in engines.values()) and bundle.manifest.tolerances.precision == "fp32":
             self.tolerances = Tolerances.of("fp16")  # both round products to 10 bits
@@ -85,6 +96,25 @@ class TensorRt(base.Runtime):
         last = {info.input: np.concatenate([found[info.output] for _, found in parts]) for info in infos}
         return ends.plain(ends.joined([outputs for outputs, _ in parts])), last
 
+    def fired(self, x: Arrays, spikes: Arrays, length: int) -> tuple[Arrays, Arrays]:
+        """The probe engine; see `Probing`."""
+        self._open_probe()
+        axis, fed = self.ends.batch_axis, {probing.names(node)[0]: each for node, each in spikes.items()}
+        smallest, _, largest = self._engine("probe").batch
+        found: list[Arrays] = []
+        for start in range(0, self.ends.samples(x), largest):
+            at = slice(start, start + largest)
+            given = {name: each[:, at] if axis else each[at] for name, each in x.items()}
+            real = self.ends.samples(given)
+            padded = filled(given, axis, smallest) | filled(
+                {name: each[:, at] for name, each in fed.items()}, 1, smallest
+            )
+            outputs = self._bind("probe", max(real, smallest)).run(padded)
+            found.append({name: output[:, :real] for name, output in outputs.items()})
+        whole = ends.joined(found)
+        shown = {node: whole.pop(probing.names(node)[1]) for node in spikes}
+        return whole, shown
+
     def session(self, batch: int, states: Mapping[str, Array] | None = None) -> base.Session:
         """A session on the step engine, with buffers and a stream of its own."""
         with self._lock:  # contexts are made one at a time
@@ -111,30 +141,45 @@ class TensorRt(base.Runtime):
         smallest, _, largest = self._engine("sequence").batch
         for part in self.ends.parts(x, largest):
             padded = filled(part, self.ends.batch_axis, smallest)
-            yield self._bind(self.ends.samples(padded)), padded, self.ends.samples(part)
+            yield self._bind("sequence", self.ends.samples(padded)), padded, self.ends.samples(part)
 
-    def _engine(self, mode: Mode) -> Engine:
+    def _engine(self, mode: EngineMode) -> Engine:
         if mode not in self._engines:
             raise Unavailable(f"the bundle has no {mode} engine that runs here: add one with --mode {mode}")
         return self._engines[mode]
 
-    def _bind(self, batch: int) -> Bound:
+    def _bind(self, mode: EngineMode, batch: int) -> Bound:
         with self._lock:
-            if batch not in self._bound:
-                engine, manifest = self._engine("sequence"), self._bundle.manifest
-                self._bound[batch] = Bound(self._device, engine, manifest, batch, graphs=self._graphs)
-                self._said["sequence"] = self._bound[batch].graph
-            return self._bound[batch]
+            if (mode, batch) not in self._bound:
+                bound = Bound(self._device, self._engine(mode), self._tensors(mode), batch, graphs=self._graphs)
+                self._bound[mode, batch], self._said[mode] = bound, bound.graph
+            return self._bound[mode, batch]
+
+    def _tensors(self, mode: EngineMode) -> tuple[list[Tensor], list[Tensor]]:
+        """Inputs and Outputs; of the probe engine also what each spiking node is fed and puts out."""
+        inputs, outputs = of_manifest(self._bundle.manifest, self._engine(mode).info)
+        if mode == "probe":
+            timed, shapes = outputs[0].before, graphs.shapes(self._network)
+            for node in graphs.neurons(self._network):
+                fed, shown = probing.names(node)
+                inputs.append(Tensor(fed, fed, timed, shapes[node]))
+                outputs.append(Tensor(shown, shown, timed, shapes[node]))
+        return inputs, outputs
+
+    def _open_probe(self) -> None:
+        with self._lock:
+            if "probe" not in self._engines and self._probe is not None:
+                self._engines["probe"] = open_engine(self._bundle, self._probe, self._device)
 
 
 def load(bundle: Bundle, device: Device, options: Options | None = None) -> TensorRt:
     """Open the bundle's engines on the GPU; `Unavailable` with the first obstacle. `device` has no say: it is CUDA."""
-    graphs = _graphs(options or {})
+    cuda_graphs = _graphs(options or {})
     if not bundle.manifest.engines:
         raise Unavailable(f"the bundle has no engine: add one with stdl-export {bundle.path} --target tensorrt")
     try:
         gpu = cuda.open_device()
-        return TensorRt(bundle, gpu, _engines(bundle, gpu), graphs=graphs)
+        return TensorRt(bundle, gpu, _engines(bundle, gpu), _probe(bundle, gpu), cuda_graphs=cuda_graphs)
     except Unavailable as reason:
         raise Unavailable(f"built, not run: {reason}") from None
 
@@ -148,15 +193,15 @@ def _graphs(options: Options) -> bool:
     return options.get("cuda_graph", "true") == "true"
 
 
-def _engines(bundle: Bundle, gpu: Cuda) -> dict[Mode, Engine]:
+def _engines(bundle: Bundle, gpu: Cuda) -> dict[EngineMode, Engine]:
     """The engines that run here, one a mode: TensorRT's before RTX's, which was built without seeing this GPU.
 
     A mode that has none is said in the log, no mode at all is `Unavailable`.
     """
-    found: dict[Mode, Engine] = {}
-    refusals: dict[str, Mode] = {}
-    for info in sorted(bundle.manifest.engines, key=lambda info: info.flavour != "tensorrt"):
-        if info.mode in found:
+    found: dict[EngineMode, Engine] = {}
+    refusals: dict[str, EngineMode] = {}
+    for info in _in_order(bundle):
+        if info.mode in found or info.mode == "probe":
             continue
         try:
             found[info.mode] = open_engine(bundle, info, gpu)
@@ -168,3 +213,20 @@ def _engines(bundle: Bundle, gpu: Cuda) -> dict[Mode, Engine]:
         if mode not in found:
             log.warning("tensorrt does not run mode %s: %s", mode, refusal)
     return found
+
+
+def _probe(bundle: Bundle, gpu: Cuda) -> EngineInfo | None:
+    """The engine that shows single layers, where one may run here. That it has none leaves parity to the outputs."""
+    for info in _in_order(bundle):
+        if info.mode == "probe":
+            try:
+                check(info, bundle, gpu)
+            except Unavailable as reason:
+                log.warning("tensorrt does not show single layers: %s: %s", info.file, reason)
+                continue
+            return info
+    return None
+
+
+def _in_order(bundle: Bundle) -> list[EngineInfo]:
+    return sorted(bundle.manifest.engines, key=lambda info: info.flavour != "tensorrt")

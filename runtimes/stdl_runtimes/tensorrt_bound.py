@@ -11,29 +11,47 @@ import itertools
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from stdl_export.common.errors import Unavailable
-from stdl_export.manifest import Manifest, TensorInfo
+from stdl_export.manifest import EngineInfo, Manifest, StateInfo
 from stdl_runtimes.cuda import AnyArray, Cuda, Handle
 from stdl_runtimes.ends import Arrays
 from stdl_runtimes.tensorrt_engine import Engine
 
 NUMPY: dict[str, npt.DTypeLike] = {"FLOAT": np.float32, "HALF": np.float16}
 
-Pairs = Sequence[tuple[str, str]]
-"""(input, output) of each state that a step carries on."""
-
 PARTS = ("h2d", "compute", "d2h")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One that is copied at every run: what callers call it, what the engine does, and its shape around the batch."""
+
+    key: str
+    name: str
+    before: tuple[int, ...]
+    sample: tuple[int, ...]
+
+
+def of_manifest(manifest: Manifest, info: EngineInfo) -> tuple[list[Tensor], list[Tensor]]:
+    """The Inputs and the Outputs, by their nodes."""
+    timed = () if info.timesteps is None else (info.timesteps,)
+    before = () if manifest.input.mode == "repeat" else timed
+    return (
+        [Tensor(each.node, each.name, before, each.shape) for each in manifest.input.tensors],
+        [Tensor(each.node, each.name, timed, each.shape) for each in manifest.output.tensors],
+    )
 
 
 class Bound:
     """One batch size of an engine, on a stream of its own.
 
-    pairs: with them there are two ways to run it. Way 0 reads a state at its input's address and writes it at its
+    states: with them there are two ways to run it. Way 0 reads a state at its input's address and writes it at its
     output's; way 1 does the reverse, so that what one way wrote, the other reads. TensorRT gives wrong results where a
     state's input and output share an address.
 
@@ -41,7 +59,14 @@ class Bound:
     """
 
     def __init__(
-        self, device: Cuda, engine: Engine, manifest: Manifest, batch: int, *, pairs: Pairs = (), graphs: bool = True
+        self,
+        device: Cuda,
+        engine: Engine,
+        tensors: tuple[list[Tensor], list[Tensor]],
+        batch: int,
+        *,
+        states: Sequence[StateInfo] = (),
+        graphs: bool = True,
     ) -> None:
         self._device, self._engine = device, engine
         self._undo = contextlib.ExitStack()
@@ -50,14 +75,14 @@ class Bound:
         self._hosts: dict[str, AnyArray] = {}
         self._pointed: dict[str, int] = {}
         try:
-            self._open(manifest, batch, pairs)
+            self._open(tensors, batch, states)
             self.graph = self._capture() if graphs else "off, as asked for"
             self._undo.callback(self._rest)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, manifest: Manifest, batch: int, pairs: Pairs) -> None:
+    def _open(self, tensors: tuple[list[Tensor], list[Tensor]], batch: int, states: Sequence[StateInfo]) -> None:
         handle = self._engine.handle
         self.stream = self._device.stream()
         self._undo.callback(self.stream.close)
@@ -67,12 +92,13 @@ class Bound:
         self._set_shapes(names, batch)
         context = self._context
         self.shapes = {name: tuple(context.get_tensor_shape(name)) for name in names}
-        self._check(manifest, batch, pairs)
+        self._check([each for end in tensors for each in end], batch, states)
         self.dtypes = {name: np.dtype(NUMPY[handle.get_tensor_dtype(name).name]) for name in names}
         self.addresses = {name: self.allocate(self._bytes(name)) for name in names}
-        swapped = {name: self.addresses[other] for pair in pairs for name, other in (pair, pair[::-1])}
-        self._ways = [self.addresses, self.addresses | swapped][: 2 if pairs else 1]
-        self._inputs, self._outputs = (self._staged(each.tensors) for each in (manifest.input, manifest.output))
+        swapped = {state.input: self.addresses[state.output] for state in states}
+        swapped |= {state.output: self.addresses[state.input] for state in states}
+        self._ways = [self.addresses, self.addresses | swapped][: 2 if states else 1]
+        self._inputs, self._outputs = (self._staged(end) for end in tensors)
 
     def run(self, x: Arrays, way: int = 0) -> Arrays:
         """The Inputs in, the Outputs out; all else stays on the device."""
@@ -80,7 +106,7 @@ class Bound:
         self._launch(way)
         self._down()
         self.stream.wait()
-        return {node: host.copy() for node, host, _ in self._outputs}
+        return {key: host.copy() for key, host, _ in self._outputs}
 
     def timed(self, x: Arrays, way: int = 0) -> dict[str, float]:
         """The same, and the milliseconds that its parts took: by events on the device, "enqueue" on the host."""
@@ -128,8 +154,8 @@ class Bound:
         self._undo.close()
 
     def _up(self, x: Arrays) -> None:
-        for node, host, address in self._inputs:
-            np.copyto(host, x[node])
+        for key, host, address in self._inputs:
+            np.copyto(host, x[key])
             self.stream.upload(host, address)
 
     def _down(self) -> None:
@@ -188,24 +214,19 @@ class Bound:
         if missing := context.infer_shapes():
             raise Unavailable(f"the engine leaves shapes open: {', '.join(missing)}")
 
-    def _check(self, manifest: Manifest, batch: int, pairs: Pairs) -> None:
+    def _check(self, tensors: Sequence[Tensor], batch: int, states: Sequence[StateInfo]) -> None:
         """The engine has every tensor that the manifest names, in its shape."""
-        info = self._engine.info
-        timed = () if info.mode == "step" else (manifest.timesteps,)
-        before = {"repeat": (), "sequence": timed}[manifest.input.mode]
-        expected = {each.name: (*before, batch, *each.shape) for each in manifest.input.tensors}
-        expected |= {each.name: (*timed, batch, *each.shape) for each in manifest.output.tensors}
-        states = {state.input: (batch, *state.shape) for state in manifest.states}
-        expected |= {name: states[pair[0]] for pair in pairs for name in pair}
+        expected = {each.name: (*each.before, batch, *each.sample) for each in tensors}
+        expected |= {name: (batch, *state.shape) for state in states for name in (state.input, state.output)}
         for name, shape in expected.items():
             if name not in self.shapes:
                 raise Unavailable(f"the engine has no '{name}', which the manifest names: build it again")
             if self.shapes[name] != shape:
                 raise Unavailable(f"the engine's '{name}' is {self.shapes[name]}, it should be {shape}: build it again")
 
-    def _staged(self, tensors: Sequence[TensorInfo]) -> list[tuple[str, AnyArray, int]]:
-        """(node, pinned memory, address) of each."""
-        return [(tensor.node, self._pinned(tensor.name), self.addresses[tensor.name]) for tensor in tensors]
+    def _staged(self, tensors: Sequence[Tensor]) -> list[tuple[str, AnyArray, int]]:
+        """(key, pinned memory, address) of each."""
+        return [(tensor.key, self._pinned(tensor.name), self.addresses[tensor.name]) for tensor in tensors]
 
     def _pinned(self, name: str) -> AnyArray:
         array = self._device.pinned(self.shapes[name], self.dtypes[name])

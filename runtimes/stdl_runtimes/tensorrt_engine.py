@@ -101,8 +101,8 @@ class RtxKernels:
 
 def open_engine(bundle: Bundle, info: EngineInfo, gpu: Cuda) -> Engine:
     """`Unavailable` with what is in the way, and what to do."""
+    check(info, bundle, gpu)
     trt = module(info.flavour)
-    _check(trt, info, bundle, gpu)
     handle = _deserialised(trt, bundle, info)
     _check_types(handle, bundle)
     engine = Engine(trt, handle, info, logger(trt).lines)
@@ -119,10 +119,10 @@ def module(flavour: str) -> Any:
         raise Unavailable(f"{flavour} is not installed: on a Jetson it comes with JetPack, else from pip") from None
 
 
-def _check(trt: Any, info: EngineInfo, bundle: Bundle, gpu: Cuda) -> None:
-    """What the manifest tells about an engine, against what is here."""
+def check(info: EngineInfo, bundle: Bundle, gpu: Cuda) -> None:
+    """What the manifest tells about an engine, against what is here; `Unavailable` where it cannot run."""
     rebuild = f"build it here with stdl-export {bundle.path} --target tensorrt"
-    here = trt.__version__
+    here = module(info.flavour).__version__
     if info.version != here:
         raise Unavailable(f"built by {info.flavour} {info.version}, this is {here}: {rebuild}")
     if info.compute_capability not in (None, gpu.compute_capability):

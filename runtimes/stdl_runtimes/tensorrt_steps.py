@@ -18,7 +18,7 @@ from stdl_runtimes.base import Array
 from stdl_runtimes.cuda import AnyArray, Cuda
 from stdl_runtimes.ends import Arrays
 from stdl_runtimes.session import Rows
-from stdl_runtimes.tensorrt_bound import Bound
+from stdl_runtimes.tensorrt_bound import Bound, of_manifest
 from stdl_runtimes.tensorrt_engine import Engine
 
 
@@ -34,11 +34,14 @@ class Steps(base.Session):
         self.ends = ends.of_manifest(bundle.manifest)
         self.batch, self._size = batch, max(batch, smallest)
         self.initial = states.initial(bundle, batch)
-        pairs = [(info.input, info.output) for info in bundle.manifest.states]
-        self._bound = Bound(device, engine, bundle.manifest, self._size, pairs=pairs, graphs=graphs)
+        infos, tensors = bundle.manifest.states, of_manifest(bundle.manifest, engine.info)
+        self._bound = Bound(device, engine, tensors, self._size, states=infos, graphs=graphs)
         addresses = self._bound.addresses
+        self._sets = [
+            {info.input: addresses[info.input] for info in infos},
+            {info.input: addresses[info.output] for info in infos},
+        ]
         self._way = 0  # the set that the next step reads
-        self._sets = [{pair[0]: addresses[pair[side]] for pair in pairs} for side in (0, 1)]
         self._row = {name: each[0].nbytes for name, each in self.initial.items()}
         try:
             self._first = {name: self._placed(name, each[0]) for name, each in self.initial.items()}

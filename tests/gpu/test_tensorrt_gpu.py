@@ -112,6 +112,20 @@ def test_single_steps_are_the_sequence(runtime: Runtime) -> None:
     np.testing.assert_allclose(stepped(runtime, x), runtime.run(x), **CLOSE)
 
 
+def test_every_layer_by_itself_and_the_network_as_a_whole(runtime: Runtime, bundle: Bundle) -> None:
+    x = frames("sequence")
+    judge = reference.run(bundle.graph(), x)
+    assert runtime.shows_spikes
+    for found in (
+        runtime.layers(x, judge.spikes),
+        runtime.run_recorded(x),
+        runtime.run_recorded(x, guess=judge.spikes),
+    ):
+        for node, spikes in judge.spikes.items():
+            assert np.array_equal(found.spikes[node], spikes)
+        np.testing.assert_allclose(found.output, judge.output, **CLOSE)
+
+
 def test_a_large_batch_runs_in_parts(runtime: Runtime, bundle: Bundle) -> None:
     x = frames("sequence", 19)
     np.testing.assert_allclose(runtime.run(x), expected(bundle, x), **CLOSE)

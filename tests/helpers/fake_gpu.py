@@ -236,10 +236,7 @@ class FakeContext:
 
     def _execute(self, addresses):
         self.calls.append(addresses)
-        if self.engine.mode == "step":
-            self._step()
-        else:
-            self._sequence()
+        {"step": self._step, "sequence": self._sequence, "probe": self._probe}[self.engine.mode]()
 
     def _memory(self, name):
         size = int(np.prod(self.get_tensor_shape(name))) * np.dtype(self._dtype(name)).itemsize
@@ -277,6 +274,28 @@ class FakeContext:
             self._write(name, np.stack([values[path] for values in steps]))
         for info in engine.states if engine.final_states else ():
             self._write(info.output, simulation.states[info.node, info.var])
+
+    def _probe(self):
+        session = self.engine.session
+        outputs = [each.name for each in session.get_outputs()]
+        results = session.run(outputs, {each.name: self._read(each.name) for each in session.get_inputs()})
+        for name, array in zip(outputs, results, strict=True):
+            self._write(name, array)
+
+
+class FakeProbe(FakeEngine):
+    """An engine of the probe graph, run by ONNX Runtime."""
+
+    def __init__(self, model, cuda):
+        import onnxruntime
+
+        self.session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+        self.cuda, self.mode, self.states, self.contexts = cuda, "probe", (), []
+        ends = [*self.session.get_inputs(), *self.session.get_outputs()]
+        self.shapes = {end.name: [-1 if isinstance(size, str) else size for size in end.shape] for end in ends}
+        self.inputs = [end.name for end in self.session.get_inputs()]
+        self.device_memory_size_v2 = 1000
+        self.starts = self.opens = self.capturable = True
 
 
 class FakeTensorRt:

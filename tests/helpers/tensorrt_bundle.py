@@ -3,7 +3,7 @@
 import bundles
 import numpy as np
 from chains import small_network
-from fake_gpu import FakeCuda, FakeEngine, FakeTensorRt
+from fake_gpu import FakeCuda, FakeEngine, FakeProbe, FakeTensorRt
 from several import inputs as several_inputs
 from several import network
 
@@ -32,6 +32,7 @@ class Gpu:
         arithmetic=FP32,
         device=None,
         engine=FakeEngine,
+        probe=False,
         **changes,
     ):
         self.graph = network(mode, T) if several else small_network(mode=mode, readout="li", T=T)
@@ -43,6 +44,8 @@ class Gpu:
             name: engine(self.graph, self.cuda, name, states, T, repeated, several and name == "sequence")
             for name in ("sequence", "step")
         }
+        if probe:
+            self.engines["probe"] = FakeProbe(bundle.file("model.probe.onnx"), self.cuda)
         infos = []
         for name in self.engines:
             (folder / f"{name}.engine").write_text(name)
@@ -53,13 +56,13 @@ class Gpu:
                 mode=name,
                 tf32=False,
                 batch=batch,
-                timesteps=T,
+                timesteps=None if name == "step" else T,
                 final_states=several and name == "sequence",
                 compute_capability=None,
                 graph_sha256=bundle.manifest.files["graph.nir"],
             )
             infos.append(info.model_dump() | changes)
-        self.bundle = bundles.rehash(bundle, ["sequence.engine", "step.engine"], engines=infos)
+        self.bundle = bundles.rehash(bundle, [f"{name}.engine" for name in self.engines], engines=infos)
         self.trt = fake or FakeTensorRt(self.engines)
         self.install(monkeypatch)
 

@@ -160,24 +160,31 @@ def test_engines_are_added_to_a_bundle(bundle: Path, capsys: pytest.CaptureFixtu
     before = bundles.load(bundle).manifest
     assert run("bundle", "--target", "tensorrt", "--batch", "1:2:4") == 0
     manifest = bundles.load(bundle).manifest
-    assert {engine.mode for engine in manifest.engines} == {"sequence", "step"}
+    assert [engine.mode for engine in manifest.engines] == ["sequence", "step", "probe"]
     for engine in manifest.engines:
         assert (bundle / engine.file).stat().st_size > 1000
         assert engine.batch == (1, 2, 4)
         assert not engine.tf32
         assert engine.graph_sha256 == manifest.files["graph.nir"]
-        assert engine.timesteps == (4 if engine.mode == "sequence" else None)
+        assert engine.timesteps == (None if engine.mode == "step" else 4)
     assert {name: manifest.files[name] for name in before.files} == before.files
     assert f"engines built with {manifest.engines[0].flavour} {manifest.engines[0].version}" in capsys.readouterr().out
     assert run("bundle", "--target", "tensorrt", "--mode", "step") == 0
-    assert len(bundles.load(bundle).manifest.engines) == 2, "the older step engine was replaced"
+    assert len(bundles.load(bundle).manifest.engines) == 3, "the older step engine was replaced"
     capsys.readouterr()
     assert run("bundle", "--target", "tensorrt", "--mode", "step", "--set", "tensorrt.tf32=true") == 0
     assert "TF32 on" in capsys.readouterr().out
     assert {engine.mode: engine.tf32 for engine in bundles.load(bundle).manifest.engines} == {
         "sequence": False,
+        "probe": False,
         "step": True,
     }
+
+
+def test_the_engine_that_shows_single_layers_can_be_left_out(bundle: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed")
+    assert run("bundle", "--target", "tensorrt", "--mode", "sequence", "--set", "tensorrt.probe=false") == 0
+    assert [engine.mode for engine in bundles.load(bundle).manifest.engines] == ["sequence"]
 
 
 def test_a_failed_build_leaves_nothing(

@@ -17,6 +17,7 @@ from small_graphs import conv_net
 from stdl_export import tensorrt, tensorrt_build, tensorrt_cache, tensorrt_device, tensorrt_progress
 from stdl_export.common.errors import BadInput
 from stdl_export.onnx import lower
+from stdl_export.onnx.probe import probe
 from stdl_export.tensorrt import DEFAULTS, BuildOptions, Flavour, Profile
 from stdl_export.tensorrt_build import build
 
@@ -63,6 +64,12 @@ def test_rtx_builds_the_step_graph_and_with_tf32(rtx: Flavour) -> None:
     model = lower.step(conv_net()).SerializeToString()
     options = BuildOptions(tf32=True, workspace_mib=64)
     assert len(build(rtx, model, "the step graph", Profile(2, 4, 8), options)) > 1000
+
+
+@pytest.mark.parametrize("form", ["unroll", "scan", "chunks"])
+def test_rtx_builds_the_probe_graph(rtx: Flavour, form: Any) -> None:
+    model = probe(conv_net(input="sequence", T=11), form)
+    assert len(build(rtx, model.SerializeToString(), "the probe graph", Profile(), DEFAULTS)) > 1000
 
 
 def broken_model(operator: str, dtype: int) -> bytes:
