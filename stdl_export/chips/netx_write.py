@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,20 @@ from stdl_export.common.files import atomic_file
 
 
 def write(network: Network, path: Path) -> None:
-    """The file is whole or absent; `netx_read.read` gives the same network."""
-    with atomic_file(path) as part, h5py.File(part, "w") as file:
+    """The file is whole or absent; `netx_read.read` gives the same network.
+
+    HDF5 makes it in memory: on a full disk it fails in many ways, some of them while Python frees its objects.
+    """
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
         layers = file.create_group("layer")
         if network.input_shape is not None:
             _head(layers.create_group("0"), "input", network.input_shape)
         first = 0 if network.input_shape is None else 1
         for at, layer in enumerate(network.layers, first):
             _layer(layers.create_group(str(at)), layer)
+    with atomic_file(path) as part:
+        part.write_bytes(content.getbuffer())
 
 
 def _head(group: Any, kind: str, shape: tuple[int, ...]) -> None:

@@ -60,6 +60,10 @@ def changing(folder: Path) -> Iterator[Path]:
     if real.is_mount():
         raise BadInput(f"'{folder}' is where a file system is mounted: mount the folder above it, or use one inside")
     real.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(real.parent, os.W_OK):
+        raise BadInput(
+            f"'{folder}' cannot be changed: new files come beside it first, and '{real.parent}' is read-only"
+        )
     with _locked(real, wait=True):
         _recover(real)
         work = _work(real)

@@ -22,7 +22,8 @@ Draw = np.random.Generator
 Mutation = Callable[[Path, Draw], None]
 MANIFEST = "manifest.json"
 ARRAYS = ("golden.npz", "states.npz")
-OUTSIDE = "/etc/hostname"
+SECRET = "secret"
+"""A file beside the folder that the bundle lies in, which nothing is to open."""
 
 VALUES = [
     None, True, False, 0, -1, 1, 7, 2**31, 2**63, 10**30, 0.0, -1.5, 1e308, "", "x", "../x", "/etc/passwd", "\n",
@@ -30,8 +31,9 @@ VALUES = [
     [10**9, 10**9],
 ]  # fmt: skip
 NAMES = [
-    "../outside", OUTSIDE, "..", ".", "", "a\\b", "model.onnx/..", "./model.onnx", "deep/er/x", "\0", "x" * 5000, "\n",
-    "engine/tensorrt_rtx.step.engine", "manifest.json", "CON", "golden.npz/x", "~/x", "%s", "//etc/hostname",
+    "../outside", "../../secret", "/etc/hostname", "..", ".", "", "a\\b", "model.onnx/..", "./model.onnx", "deep/er/x",
+    "\0", "x" * 5000, "\n", "engine/tensorrt_rtx.step.engine", "manifest.json", "CON", "golden.npz/x", "~/x", "%s",
+    "//etc/hostname",
 ]  # fmt: skip
 
 
@@ -92,7 +94,8 @@ def add_key(bundle: Path, rng: Draw) -> None:
 
 def name_file(bundle: Path, rng: Draw) -> None:
     """A file has another name, which may lead out, and a hash of a file that is there, of one outside, or of none."""
-    name, outside = _pick(NAMES, rng), hashlib.sha256(Path(OUTSIDE).read_bytes()).hexdigest()
+    secret = bundle.parents[1] / SECRET
+    name, outside = _pick([*NAMES, str(secret)], rng), hashlib.sha256(secret.read_bytes()).hexdigest()
 
     def change(content: dict[str, Any]) -> None:
         files = content["files"]
@@ -124,7 +127,7 @@ def odd_text(bundle: Path, rng: Draw) -> None:
     """The manifest is no JSON, or JSON that readers disagree about."""
     text = (bundle / MANIFEST).read_text()
     options = [
-        text[: rng.integers(len(text))], "", "[]", "null", "[" * 100_000, '{"a":' * 50_000, text + text,
+        text[: rng.integers(len(text) + 1)], "", "[]", "null", "[" * 100_000, '{"a":' * 50_000, text + text,
         text.replace('"dt"', '"dt": 1, "dt"', 1), text.replace('"files": {', '"files": {"x": "y",', 1), "\ufeff" + text,
         text.replace("4", "NaN", 1), text.replace("4", "1e999", 1), text.replace("4", "9" * 5000, 1),
     ]  # fmt: skip
@@ -149,7 +152,17 @@ def _onnx(bundle: Path, rng: Draw, change: Callable[[onnx.ModelProto, onnx.Graph
 
 def draw_in_a_file(bundle: Path, rng: Draw) -> None:
     """A tensor's numbers lie in another file: of the bundle, of the system, beside the bundle."""
-    places = ["golden.npz", OUTSIDE, "../outside", "/proc/self/mem", "", "graph.nir", "../" * 12 + OUTSIDE]
+    secret = str(bundle.parents[1] / SECRET)
+    places = [
+        "golden.npz",
+        secret,
+        "../outside",
+        "/proc/self/mem",
+        "",
+        "graph.nir",
+        "../" * 12 + secret,
+        "../../secret",
+    ]
 
     def change(model: onnx.ModelProto, graph: onnx.GraphProto) -> None:
         tensors = [
@@ -311,8 +324,9 @@ def need_memory(bundle: Path, rng: Draw) -> None:
 
 
 def change_file(bundle: Path, rng: Draw) -> None:
-    """Bytes of a graph, of the arrays or of the .nir file are others: see `mutations`."""
-    names = sorted(path.name for path in bundle.iterdir() if path.name != MANIFEST and path.is_file())
+    """Bytes of a graph, of arrays, of the .nir file or of a chip's are others: see `mutations`."""
+    files = (path for path in bundle.rglob("*") if path.name != MANIFEST and path.is_file())
+    names = sorted(path.relative_to(bundle).as_posix() for path in files)
     _pick(list(BYTES), rng)(bundle / _pick(names, rng), rng)
 
 
@@ -340,9 +354,27 @@ def change_arrays(bundle: Path, rng: Draw) -> None:
 # --- the folder -----------------------------------------------------------------------------------------------------
 
 
+def change_json(bundle: Path, rng: Draw) -> None:
+    """A value in a chip's own description is another, or gone; of a bundle without any, a byte of a file."""
+    files = sorted(path for path in bundle.rglob("*.json") if path.name != MANIFEST)
+    if not files:
+        change_file(bundle, rng)
+        return
+    file = _pick(files, rng)
+    content = json.loads(file.read_text())
+    holder, key = _pick(_places(content), rng)
+    if rng.integers(3):
+        holder[key] = _pick(VALUES, rng)
+    else:
+        del holder[key]
+    file.write_text(json.dumps(content))
+
+
 def change_folder(bundle: Path, rng: Draw) -> None:
     """A file is gone, a folder, a link that leads out, or one more; or a stopped export lies beside the bundle."""
-    names = sorted(path.name for path in bundle.iterdir())
+    names = sorted(path.name for path in bundle.iterdir() if path.is_file() and not path.is_symlink())
+    if not names:
+        return
     file, what = bundle / _pick(names, rng), rng.integers(6)
     if what == 0:
         file.unlink()
@@ -353,11 +385,14 @@ def change_folder(bundle: Path, rng: Draw) -> None:
         content = file.read_bytes()
         file.unlink()
         (bundle.parent / "outside").write_bytes(content)
-        file.symlink_to(_pick([OUTSIDE, "../outside", "nowhere", str(bundle.parent / "outside"), file.name], rng))
+        file.symlink_to(
+            _pick(["../../secret", "../outside", "nowhere", str(bundle.parent / "outside"), file.name], rng)
+        )
     elif what == 3:
         (bundle / _pick(["weights.bin", "..x", "\u202e", ".hidden"], rng)).write_text("x")
     elif what == 4:
-        os.mkfifo(bundle / "pipe")
+        file.unlink()
+        os.mkfifo(file)
     else:
         leave_a_journal(bundle, rng)
 
@@ -375,7 +410,7 @@ def leave_a_journal(bundle: Path, rng: Draw) -> None:
         journal[_pick([*journal], rng)] = _pick(VALUES, rng)
     (work / "journal.json").write_text(json.dumps(journal))
     if rng.integers(4) == 0:
-        (work / "new" / MANIFEST).symlink_to(OUTSIDE)
+        (work / "new" / MANIFEST).symlink_to(bundle.parents[1] / SECRET)
 
 
 def rehash(bundle: Path) -> None:
@@ -388,13 +423,13 @@ def rehash(bundle: Path) -> None:
             if path.resolve().is_relative_to(bundle.resolve()) and path.is_file():
                 files[name] = hashlib.sha256(path.read_bytes()).hexdigest()
         (bundle / MANIFEST).write_text(json.dumps(content))
-    except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, RuntimeError):  # of a manifest that is none
         return
 
 
 IN_THE_MANIFEST: tuple[Mutation, ...] = (change_value, swap_values, drop_key, add_key, name_file, name_engine, odd_text)
 IN_FILES: tuple[Mutation, ...] = (
     draw_in_a_file, change_node, change_attribute, change_weight, change_end, change_versions, need_memory, change_file,
-    change_arrays,
+    change_arrays, change_json,
 )  # fmt: skip
 MUTATIONS: dict[str, Mutation] = {each.__name__: each for each in (*IN_THE_MANIFEST, *IN_FILES, change_folder)}

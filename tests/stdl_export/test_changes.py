@@ -257,3 +257,17 @@ def test_a_folder_that_cannot_be_changed_is_read_all_the_same(folder: Path, monk
     stopped(folder, 1)
     with pytest.raises(BadInput, match="to finish it failed: Read-only file system"):
         changes.settle(folder)
+
+
+def test_where_nothing_can_be_written_beside_the_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes.os, "access", lambda path, mode: path != folder.parent)
+    with pytest.raises(BadInput, match=r"new files come beside it first, and '.*' is read-only"):
+        change(folder)
+    assert (content(folder), beside(folder)) == (OLD, [])
+
+
+def test_a_folder_where_a_file_system_is_mounted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rename would not do there."""
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == folder)
+    with pytest.raises(BadInput, match="is where a file system is mounted: mount the folder above it"):
+        change(folder)
