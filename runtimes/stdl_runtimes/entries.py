@@ -10,6 +10,7 @@ from stdl_export.manifest import TOLERANCES, Tolerances
 from stdl_runtimes import ends, reference
 from stdl_runtimes.base import Array, Mode, Runtime
 from stdl_runtimes.compare import Flags, Flips
+from stdl_runtimes.efficiency import Meter
 from stdl_runtimes.ends import Arrays
 from stdl_runtimes.results import Difference
 
@@ -105,7 +106,8 @@ class Row:
     are the outputs off, given the reference's spikes? twin: are they the same as from another form of the network here
     (`twin_name`)? off: for each sample, how far its outputs are from those of the hop before; clear_off: at most, of
     the samples that count as clear. first, first_output: where spikes and outputs differ first from the hop before;
-    first_twin: where outputs differ first from the twin's.
+    first_twin: where outputs differ first from the twin's. meter: counts operations, of a chip that shows all its
+    spikes.
     """
 
     entry: Entry
@@ -122,6 +124,7 @@ class Row:
     first: Difference | None = None
     first_output: Difference | None = None
     first_twin: Difference | None = None
+    meter: Meter | None = None
 
     @property
     def outputs(self) -> Arrays:

@@ -20,6 +20,8 @@ from stdl_runtimes.validate import Comparison
 Bar = Callable[[str, int], contextlib.AbstractContextManager[Progress]]
 """Shows how far it is: what is done, and of how many samples."""
 
+CHIPS = "stdl_runtimes.chips."
+SIMULATED = "times are those of a simulator on this machine, they say nothing of the chip"
 DEFAULT = ("reference", "onnxruntime", "tensorrt")
 """Those that run what the bundle holds. Others build engines of their own first, which takes long: name them."""
 
@@ -107,6 +109,8 @@ def _times(comparison: Comparison, entries: Sequence[Entry], request: Request, b
     with bar("latency", len(entries)) as progress:
         for entry in entries:
             measured = latency.measure(entry.runtime, entry.mode, x, comparison.timesteps, request.plan)
+            if type(entry.runtime).__module__.startswith(CHIPS):
+                measured = dataclasses.replace(measured, notes=[*measured.notes, SIMULATED])
             found.append(_with_cold_start(measured, comparison.name, entry, request.options))
             progress(1)
     return found

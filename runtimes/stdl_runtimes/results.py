@@ -261,7 +261,8 @@ class RuntimeLine:
     """One runtime in one mode; the first line of a report is golden's own.
 
     accuracy, agreement: of the golden samples, agreement with golden's predictions; accuracy_change: against golden's
-    accuracy. data_*: of the data set, there against the reference. rate, rate_drift: over all spiking neurons.
+    accuracy. data_*: of the data set, there against the reference. rate, rate_drift: over all spiking neurons; spikes,
+    synops: a sample, of all of them; synops of the reference and of chips that show all their spikes.
     budgets: the tolerances that this line is judged by. options: what the engine runs with.
     """
 
@@ -276,6 +277,8 @@ class RuntimeLine:
     slots: int | None = None
     rate: float | None = None
     rate_drift: float | None = None
+    spikes: float | None = None
+    synops: float | None = None
     data_accuracy: Proportion | None = None
     data_accuracy_change: Change | None = None
     data_agreement: Proportion | None = None

@@ -145,6 +145,8 @@ def _runtime_line(
         slots=sum(layer.slots for layer in layers.values()) if judged else None,
         rate=rate,
         rate_drift=None if rate is None or golden_rate is None else rate - golden_rate,
+        spikes=_spikes(comparison, row),
+        synops=_synops(comparison, row),
         data_accuracy=_accuracy(data.classes[number], data.samples.labels) if data else None,
         data_accuracy_change=_change(data.classes[0], data.classes[number], data.samples.labels) if data else None,
         data_agreement=proportion(data.classes[number] == data.classes[0]) if data else None,
@@ -153,6 +155,20 @@ def _runtime_line(
         budgets=_budgets(allowed),
         options=_options(row),
     )
+
+
+def _spikes(comparison: Comparison, row: Row) -> float | None:
+    """A sample, where every layer shows them."""
+    if row.layers.keys() != set(comparison.neurons):
+        return None
+    return sum(layer.spikes for layer in row.layers.values()) / comparison.golden.samples
+
+
+def _synops(comparison: Comparison, row: Row) -> float | None:
+    """A sample: the reference's, and those of a chip with its own spikes."""
+    if row.entry.judges:
+        return comparison.efficiency().total.synops
+    return row.meter.result().total.synops if row.meter else None
 
 
 def _budgets(allowed: Tolerances) -> dict[str, float]:

@@ -13,7 +13,7 @@ from stdl_export.bundle import Bundle
 from stdl_export.common.errors import BadInput, Unavailable
 from stdl_export.manifest import Tolerances
 from stdl_export.program import program
-from stdl_runtimes import checks, ends, hops, pictures, reference, trace
+from stdl_runtimes import activity, checks, ends, hops, pictures, reference, trace
 from stdl_runtimes.base import Recorded, Spikes
 from stdl_runtimes.compare import (
     Flags,
@@ -73,7 +73,8 @@ class Comparison:
         self.ends = ends.of_manifest(self.manifest)
         self._margin = self.manifest.tolerances.flip_margin
         self._before = spiking_before(self.network)
-        self._meter = Meter(program(self.network), self.timesteps, self.manifest.arithmetic)
+        self._program = program(self.network)
+        self._meter = Meter(self._program, self.timesteps, self.manifest.arithmetic)
         self.raster: Raster | None = None  # of the first golden sample, once there are rows
         if reason := misfit(self.golden, self.network, self.ends):
             raise BadInput(f"bundle '{bundle.path}': golden.npz does not fit its graph: {reason}: export it again")
@@ -210,9 +211,14 @@ class Comparison:
     def _spikes_of_another_network(self, row: Row, part: Part) -> None:
         """What a chip's layers fire, where it shows that: of the nodes that it knows by their names in the graph."""
         whole = self._recorded(row.entry, part)
-        for node in self.neurons if whole else ():
-            if whole and node in whole.spikes:
+        if whole is None:
+            return
+        for node in self.neurons:
+            if node in whole.spikes:
                 self._add_layer(row, node, None, part.counts[node], spike_count(whole.spikes[node]))
+        if whole.spikes.keys() == set(self.neurons):
+            row.meter = row.meter or Meter(self._program, self.timesteps, self.manifest.arithmetic)
+            activity.count(row.meter, self._program, self.ends, part.x, whole.spikes, self.timesteps)
 
     def _recorded(self, entry: Entry, part: Part) -> Recorded | None:
         try:

@@ -7,7 +7,7 @@ from chains import small_network
 
 from stdl_export.common.errors import Unavailable
 from stdl_export.manifest import Tolerances
-from stdl_runtimes import base, reference, summary
+from stdl_runtimes import base, efficiency, reference, summary
 from stdl_runtimes.base import Recorded
 from stdl_runtimes.entries import entries_of
 from stdl_runtimes.validate import Comparison
@@ -80,6 +80,19 @@ def test_a_network_that_is_nearly_the_same_passes(good):
     assert found.hops[1].passed
 
 
+def test_spikes_and_operations_of_a_chip_are_its_own(good):
+    """Fed with the reference's spikes the count is the reference's; a chip that fires more does more."""
+    same = report(good, Chip(good.graph(), shown=("lif1", "if2"))).runtimes
+    assert (same[2].spikes, same[2].synops) == (same[1].spikes, same[1].synops)
+    assert same[1].spikes == sum(count.sum() for count in good.golden().counts.values()) / 40
+    lower = bundles.changed(good.graph(), "lif1", "v_threshold", lambda v: v * np.float32(0.5))
+    more = report(good, Chip(lower, shown=("lif1", "if2"))).runtimes[2]
+    assert more.spikes > same[1].spikes
+    assert more.synops > same[1].synops
+    alone = efficiency.measure(lower, good.golden().input).total.synops
+    assert more.synops == pytest.approx(alone)
+
+
 def test_a_network_that_predicts_otherwise_fails(good):
     other = bundles.changed(good.graph(), "fc", "weight", lambda w: -w)
     failed = report(good, Chip(other)).failed
@@ -90,7 +103,7 @@ def test_a_network_that_predicts_otherwise_fails(good):
 def test_a_chip_need_not_show_its_spikes(good):
     found = report(good, Chip(rounded(good.graph(), 8), shown=()))
     assert found.passed
-    assert found.runtimes[2].rate is None
+    assert found.runtimes[2].rate is found.runtimes[2].spikes is found.runtimes[2].synops is None
     assert all("chip" not in layer.runtimes for layer in found.layers)
 
 

@@ -71,7 +71,12 @@ def _sections(report: Report) -> list[Section]:
         Section.of("confusion", "Confusion", cards(confusion.matrices(report.confusions))),
         Section.of("spikes", "Spikes of one sample", *(_sample(report.raster) if report.raster else ())),
         Section.of("latency", "Latency", cards(times.histograms(report)), drawn["latency"], drawn["notes"]),
-        Section.of("efficiency", "Efficiency of a sample", *_efficiency(report.efficiency, drawn["efficiency"])),
+        Section.of(
+            "efficiency",
+            "Efficiency of a sample",
+            *_efficiency(report.efficiency, drawn["efficiency"]),
+            drawn["activity"],
+        ),
         Section.of("skipped", "Skipped", drawn["skipped"]),
         Section.of("checks", "Checks", _folded(_checks(report.checks), f"All {len(report.checks)} checks")),
         Section.of("versions", "Versions and hashes", *_versions(report)),

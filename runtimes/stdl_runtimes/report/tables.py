@@ -35,6 +35,7 @@ def named_tables(report: Report) -> dict[str, Table]:
         "hops": _hops(report),
         "latency": _latency(report),
         "notes": _notes(report),
+        "activity": _activity(report),
         "efficiency": _efficiency(report),
         "skipped": _skipped(report),
     }
@@ -108,6 +109,13 @@ def _time_cells(found: Latency, parts: Sequence[str]) -> list[str]:
     cells += [f"{query.times.p99_ms:.3f}" if query else "-", f"{offline.samples_per_second:.0f}" if offline else "-"]
     cells.append(f"{start.total_ms:.0f}" if start else "-")
     return cells + [f"{found.parts[name].p50_ms:.3f}" if name in found.parts else "-" for name in parts]
+
+
+def _activity(report: Report) -> Table:
+    """Of chips beside the reference: what each fires, and the operations that this sets off."""
+    shown = [line for line in report.runtimes if line.synops is not None]
+    rows = [[line.runtime, f"{line.spikes or 0:,.1f}", f"{line.synops or 0:,.1f}"] for line in shown]
+    return Table("activity of a sample", ["runtime", "spikes", "SynOps"], rows if len(rows) > 1 else [])
 
 
 def _efficiency(report: Report) -> Table:
