@@ -160,15 +160,39 @@ def test_parts_of_the_samples_are_one_measurement():
     """Whether a step has spikes only is said of all samples, so a part of them must not decide."""
     graph = chain(nir.Linear(weights(3, 4)), lif(3), shape=(4,), output=(3,), T=2, input="sequence")
     x = np.zeros((2, 4, 4), np.float32)
-    x[0, :2, 0] = 1  # spikes in the first samples, half a spike in the last
-    x[0, 3, 0] = 0.5
+    x[0, 0, 0] = 0.5  # half a spike in the first sample, spikes in the last
+    x[0, 2:, 0] = 1
     x[1, :, 1] = 1
     meter = Meter(program(graph), 2)
     for part in (x[:, :2], x[:, 2:]):
         meter.add(2, reference.run(graph, part, watch=meter.watch).spikes)
     assert meter.result() == measure(graph, x)
     assert by_name(measure(graph, x))["n0"].macs > 0
-    assert by_name(measure(graph, x[:, :2]))["n0"].macs == 0
+    assert by_name(measure(graph, x[:, 2:]))["n0"].macs == 0
+
+
+def test_negative_spikes_need_no_multiplier_either():
+    graph = chain(nir.Linear(weights(3, 4)), lif(3), shape=(4,), output=(3,), T=1, input="sequence")
+    x = np.array([[[-1, 0, 1, 1]]], np.float32)
+    layer = by_name(measure(graph, x))["n0"]
+    assert (layer.macs, layer.acs) == (0, np.count_nonzero(weights(3, 4)[:, [0, 2, 3]]))
+    layer = by_name(measure(graph, 2 * x))["n0"]
+    assert layer.acs == 0 < layer.macs
+
+
+def test_what_is_computed_once_counts_in_every_step():
+    """A repeated frame: its Threshold and the weights behind it never change, and stand for all T steps."""
+    graph = chain(nir.Threshold(full(0.5, 4)), nir.Linear(weights(3, 4)), lif(3), shape=(4,), output=(3,), T=5)
+    graph.metadata["stdl.input"] = "repeat"
+    x = np.array([[1, 0, 0, 1], [0, 1, 0, 0]], np.float32)
+    found = measure(graph, x)
+    layers = by_name(found)
+    spikes = reference.run(graph, x).spikes["n2"]
+    assert layers["n0"].sparsity == 5 / 8
+    assert found.activation_sparsity == (5 * 5 + (spikes == 0).sum()) / (5 * 8 + spikes.size)
+    assert layers["n1"].dense == 5 * 12
+    used = np.count_nonzero(weights(3, 4), axis=0)
+    assert layers["n1"].acs == 5 * (used[0] + used[3] + used[1]) / 2
 
 
 def test_bytes_in_the_precision_of_the_graphs():
