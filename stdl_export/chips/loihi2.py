@@ -69,7 +69,7 @@ def write(job: ChipJob, folder: Path) -> Written:
         part.write_text(json.dumps({"mapping": mapping.data, "loss": lost.data}, indent=2) + "\n", encoding="utf-8")
     with atomic_file(folder / PICTURE) as part:
         part.write_text(mapping.svg(), encoding="utf-8")
-    warnings = [*loihi2_report.warnings(lost), *_ties(made)]
+    warnings = [*loihi2_report.warnings(lost, mapping), *_ties(made)]
     return Written(mapping, [*loihi2_report.notes(lost), *mapping.table], warnings)
 
 

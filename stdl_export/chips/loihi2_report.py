@@ -197,8 +197,15 @@ def notes(found: Loss) -> Iterator[str]:
     )
 
 
-def warnings(found: Loss) -> Iterator[str]:
-    """What may go wrong with other inputs, or lost much."""
+def warnings(found: Loss, made: Mapping) -> Iterator[str]:
+    """What may go wrong with other inputs, or lost much, or needs more than one chip."""
+    over = [f"{use.name} {use.used:,.0f} of {use.limit:,.0f}" for use in made.uses if not use.fits]
+    if over:
+        chips = math.ceil(max(use.used / use.limit for use in made.uses))
+        yield (
+            f"it needs {chips} chips or more ({', '.join(over)}, by what documents say of one): for one chip, use "
+            "fewer channels, smaller images, or fewer connections that jump over layers"
+        )
     for layer in found.layers:
         where = f"node '{layer.node}'"
         if layer.accumulator_bound > WIDE:

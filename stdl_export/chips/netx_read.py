@@ -173,7 +173,7 @@ def _dense(each: _Fields, shape: Shape | None) -> Dense:
     recurrent = None
     if each.type == "dense_rec":
         recurrent = each.whole("weight_rec")
-        recurrent = recurrent.reshape(outputs, -1) if recurrent.ndim == 1 else recurrent
+        recurrent = recurrent.reshape(outputs, -1) if recurrent.size == outputs**2 else recurrent
         if recurrent.shape != (outputs, outputs):
             raise each.bad(f"its weight_rec has shape {recurrent.shape}: accepted is {(outputs, outputs)}")
         if "delay" in each.fields:
@@ -238,6 +238,11 @@ def check_conv(layer: Conv, shape: Shape, where: str) -> None:
     """Does a convolution take what arrives, and put out the shape that it says? `Refused` where not."""
     if len(shape) != 3 or shape[0] != layer.channels:
         raise Refused(f"{where}: what arrives has shape {shape}, its weight and groups take {layer.channels} channels")
+    padded = [size + 2 * zeros for size, zeros in zip(shape[1:], layer.padding, strict=True)]
+    if shape[0] * padded[0] * padded[1] > MOST_NEURONS:
+        raise Refused(
+            f"{where}: what arrives is {shape[0]} x {padded} with its padding, more than {MOST_NEURONS} numbers"
+        )
     real = (len(layer.weight), *layer.window.output(shape[1:]))
     if real != layer.shape:
         raise Refused(f"{where}: its shape says {layer.shape}, its weight, stride and padding make {real}")

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from netx_networks import network, whole
 
 from stdl_export.chips import netx_read, netx_write
-from stdl_export.chips.netx import Conv, Dense, Network, Neuron, same
+from stdl_export.chips.loihi2_model import Simulation
+from stdl_export.chips.netx import Conv, Dense, Network, Neuron, ReaderOptions, same
 from stdl_export.common.errors import BadInput
 
 SEEDS = st.integers(0, 10**6)
@@ -134,6 +135,40 @@ def test_a_map_of_biases_is_read_in_the_order_of_the_file(tmp_path: Path) -> Non
     assert layer.bias[1, 2, 3] == bias[3, 2, 1]
 
 
+def test_any_other_numbers_are_refused_on_one_line_or_run(tmp_path: Path) -> None:
+    """Every data set in turn gets a few other values, shapes and types; what is read can be run."""
+    rng, lines, ran = np.random.default_rng(0), [], 0
+    for seed in range(3):
+        names: list[str] = []
+        with h5py.File(written(tmp_path, seed), "r") as file:
+            file.visititems(lambda name, item, names=names: names.append(name))
+        for name in names:
+            for at in rng.choice(len(OTHERS), 3, replace=False):
+                value = OTHERS[at]
+                path = changed(written(tmp_path, seed), name, value(rng) if callable(value) else value)
+                try:
+                    run_a_step(netx_read.read(path))
+                    ran += 1
+                except BadInput as error:
+                    lines.append(str(error))
+    assert len(lines) > 100
+    assert ran > 20
+    assert "\n" not in "".join(lines)
+
+
+def run_a_step(made: Network) -> None:
+    sample = made.input_shape or (1,)
+    Simulation(made, 1, ReaderOptions(), sample).step(np.ones((1, *sample)))
+
+
+OTHERS = [
+    None, -1, 0, 1, 2.5, np.nan, 1 << 40, "CUBA", np.zeros(0), np.array([3, 4, 5]), np.uint64(1 << 63),
+    lambda rng: rng.integers(-300, 300, (3, 2)), lambda rng: rng.integers(-9, 9, (2, 2, 3, 3)),
+    np.array(["conv"], "S10"),
+    np.array([1 << 20, 1 << 20, 1 << 20]), np.zeros((2, 2, 2), np.complex64),
+]  # fmt: skip
+
+
 def test_damaged_files_are_refused_on_one_line_or_still_a_network(tmp_path: Path) -> None:
     content = written(tmp_path).read_bytes()
     rng, path, refused = np.random.default_rng(0), tmp_path / "damaged.net", 0
@@ -147,7 +182,7 @@ def test_damaged_files_are_refused_on_one_line_or_still_a_network(tmp_path: Path
             data = data[: int(rng.integers(0, len(data)))]
         path.write_bytes(bytes(data))
         try:
-            netx_read.read(path)
+            run_a_step(netx_read.read(path))
         except BadInput as error:
             refused += 1
             lines.append(str(error))
