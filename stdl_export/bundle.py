@@ -28,6 +28,7 @@ MANIFEST = "manifest.json"
 GRAPH = "graph.nir"
 
 MAX_MANIFEST_BYTES = 16 << 20
+ATTEMPTS = 20  # to read a bundle that is exported into again and again
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def load(path: Path) -> Bundle:
 
     An export that was killed while it replaced files is finished first; one that replaces them now is waited for.
     """
-    while True:
+    for _ in range(ATTEMPTS - 1):
         changes.settle(path)
         before = _stamp(path)
         try:
@@ -78,6 +79,7 @@ def load(path: Path) -> Bundle:
         except BadInput:
             if not changes.renaming(path) and _stamp(path) == before:
                 raise  # no export came in between
+    return _load(path)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

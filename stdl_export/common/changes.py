@@ -111,7 +111,8 @@ def settle(folder: Path) -> None:
 
 def renaming(folder: Path) -> bool:
     """Are files of the folder being replaced now?"""
-    return (_work(folder.resolve()) / JOURNAL).exists()
+    work = _work(folder.resolve())
+    return not work.is_symlink() and (work / JOURNAL).exists()
 
 
 def _recover(real: Path) -> None:

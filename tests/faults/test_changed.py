@@ -102,6 +102,16 @@ def test_a_name_in_the_manifest_leads_out(capsys, net: Path, name: str) -> None:
     refused(capsys, net, "it was refused")
 
 
+def test_a_journal_behind_a_link_is_not_waited_for(capsys, net: Path, tmp_path: Path) -> None:
+    """Somebody sent it along with a damaged bundle."""
+    (tmp_path / "elsewhere" / "new").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "journal.json").write_text("{}")
+    (tmp_path / ".net.adding").symlink_to("elsewhere")
+    (net / "model.onnx").write_bytes(b"x")
+    refused(capsys, net, "file 'model.onnx' was changed")
+    assert (tmp_path / "elsewhere" / "journal.json").read_text() == "{}"
+
+
 def test_a_provider_that_is_not_here(net: Path) -> None:
     import onnxruntime
 

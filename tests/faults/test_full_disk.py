@@ -64,3 +64,20 @@ def test_parts_are_not_added_whichever_file_has_no_room(tmp_path: Path, capsys, 
     assert named <= after.keys()
     assert call(capsys, "export", bundle.path, *parts[ORDERS[1]])[0] == 0
     assert content(bundle.path) == after
+
+
+@pytest.mark.parametrize("option", ["--json", "--report", "--junit", "--markdown"])
+def test_what_a_validation_writes_is_whole_or_not_there(tmp_path: Path, capsys, room, option: str) -> None:
+    """An earlier one stays."""
+    pytest.importorskip("onnxruntime")
+    bundle = make(tmp_path / "net", conv_net(), frames(3, 2, 6, 6))
+    (tmp_path / "out").mkdir()
+    file = tmp_path / "out" / "file"
+    file.write_text("earlier")
+    room(100)
+    try:
+        code, lines = call(capsys, "validate", bundle.path, "--runtime", "reference,onnxruntime", option, file)
+    finally:
+        room(resource.RLIM_INFINITY)
+    assert (code, lines) == (2, [f"error: '{file}': File too large"])
+    assert content(tmp_path / "out") == {"file": b"earlier"}

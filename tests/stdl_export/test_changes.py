@@ -176,7 +176,7 @@ def test_the_journal_of_a_folder_that_was_replaced_is_dropped(folder: Path) -> N
     assert beside(folder) == []
 
 
-@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "c/../../evil"])
+@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "c/../../evil"])
 def test_a_journal_that_leads_out_of_the_folder(folder: Path, name: str) -> None:
     stopped(folder, 1)
     path = folder.parent / ".net.adding" / "journal.json"
