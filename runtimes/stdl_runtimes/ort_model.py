@@ -42,7 +42,8 @@ def open_graph(path: Path, provider: Provider, said: Settings, *, captured: bool
         chosen[provider.graph] = "1"
     try:
         if provider.plugin:
-            options.add_provider_for_devices(_devices(ort, provider), chosen)
+            devices = _devices(ort, provider)
+            options.add_provider_for_devices(devices, chosen)
             opened = ort.InferenceSession(str(path), options, enable_fallback=0)
         else:
             _check_known(ort, provider)
@@ -109,6 +110,8 @@ def _devices(ort: Any, provider: Provider) -> list[Any]:
         plugin = importlib.import_module(str(provider.plugin))
     except (ImportError, OSError):
         raise Unavailable(f"{provider.name} is not installed: {provider.install}") from None
+    if not hasattr(ort, "register_execution_provider_library"):
+        raise Unavailable(f"onnxruntime {ort.__version__} takes no providers from other packages: 1.24 or newer does")
     name = plugin.get_ep_name()
     if not [device for device in ort.get_ep_devices() if device.ep_name == name]:
         try:

@@ -107,6 +107,23 @@ def test_a_session_goes_on_from_a_state_that_was_read(made, opened):
         assert not (other.state["state.li.v"] == 99).any(), "nor does the session with it"
 
 
+def test_states_that_were_given_stay_the_callers(made, opened):
+    _, x = made
+    with opened.session(B) as session:
+        session.step(x[0])
+        begin = session.state
+    kept = {name: each.copy() for name, each in begin.items()}
+    with opened.session(B, begin) as session, opened.session(B) as other:
+        other.state = begin
+        for each in (session, other):
+            each.reset([1])
+            each.step(x[1])
+            each.write_state({name: np.ones_like(part[[0]]) for name, part in begin.items()}, [0])
+        assert same(begin, kept)
+        session.reset()
+        assert np.array_equal(session.step(x[0]), opened.run(x)[0]), "what all sessions begin with does not change"
+
+
 def test_a_file_of_states_goes_on_exactly_in_another_runtime(made, opened, tmp_path):
     bundle, x = made
     with opened.session(B) as session:
