@@ -36,6 +36,8 @@ class Limits(Table):
     min_agreement: Share | None = None
     max_flips: Share | None = None
     max_rate_drift: Share | None = None
+    max_spikes: NaturalFloat | None = None
+    max_synops: NaturalFloat | None = None
     max_p50: NaturalFloat | None = None
     max_p90: NaturalFloat | None = None
     max_p99: NaturalFloat | None = None

@@ -26,7 +26,7 @@ class Limit:
 
     def text(self, value: float) -> str:
         """A value as people read it."""
-        return f"{value:.2%}" if self.share else f"{value:.4g}{self.unit}"
+        return f"{value:.2%}" if self.share else f"{value:,.6g}{self.unit}"
 
 
 def _accuracy(report: Report, line: RuntimeLine) -> float | None:
@@ -97,6 +97,8 @@ LIMITS: Mapping[str, Limit] = MappingProxyType(
         "min_agreement": Limit("agreement", _agreement, share=True),
         "max_flips": Limit("flipped spikes of a layer", _flips, share=True),
         "max_rate_drift": Limit("drift of a layer's firing rate", _rate_drift, share=True),
+        "max_spikes": Limit("spikes a sample", lambda report, line: line.spikes),
+        "max_synops": Limit("synaptic operations a sample", lambda report, line: line.synops),
         "max_p50": _milliseconds("p50 of a sample", lambda found: found.sample.p50_ms),
         "max_p90": _milliseconds("p90 of a sample", lambda found: found.sample.p90_ms),
         "max_p99": _milliseconds("p99 of a sample", lambda found: found.sample.p99_ms),
