@@ -240,8 +240,8 @@ def _in_onnx(job: Job) -> list[str]:
     return ranges.check(lower.optimised_program(job.graph), job.arithmetic)
 
 
-def _engine_here(job: Job) -> None:
-    tensorrt.flavour()
+def _engine_here(job: Job) -> list[str]:
+    return tensorrt.doubts(tensorrt.flavour())
 
 
 def _engine_time(job: Job) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import importlib
 import re
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import pydantic
 
-from stdl_export.common.errors import BadInput, Unavailable
-from stdl_export.tensorrt_device import compute_capability
+from stdl_export.common.errors import BadInput, Unavailable, one_line
+from stdl_export.tensorrt_device import compute_capability, gpu_name
 
 FlavourName = Literal["tensorrt", "tensorrt_rtx"]
 INSTALL = "pip install 'stdl-toolchain[tensorrt-rtx]', or 'stdl-toolchain[gpu]' with a GPU; a Jetson has JetPack's"
@@ -22,12 +23,16 @@ MAX_UNROLL = 16  # above it the time to build an unrolled engine jumps from seco
 
 @dataclass(frozen=True)
 class Flavour:
-    """The TensorRT that builds. compute_capability is that of the GPU here, None where engines are not tied to one."""
+    """The TensorRT that builds. compute_capability is that of the GPU here, None where engines are not tied to one.
+
+    gpu: its model, to which an engine is tied too, or nearly so.
+    """
 
     name: FlavourName
     version: str
     compute_capability: str | None
     module: Any
+    gpu: str | None = None
 
     def file(self, mode: str) -> str:
         """The engine's name in a bundle: one per flavour, GPU generation and mode."""
@@ -81,15 +86,39 @@ DEFAULTS = BuildOptions()
 def flavour() -> Flavour:
     """The TensorRT to build with here; `Unavailable` with what to install where there is none."""
     capability = compute_capability()
-    if capability and (module := _import("tensorrt")):
-        return Flavour("tensorrt", module.__version__, capability, module)
-    if module := _import("tensorrt_rtx"):
-        return Flavour("tensorrt_rtx", module.__version__, None, module)
-    if _import("tensorrt"):
+    full, rtx = _import("tensorrt"), _import("tensorrt_rtx")
+    if capability and isinstance(full, ModuleType):
+        _check_age(full)
+        return Flavour("tensorrt", full.__version__, capability, full, gpu_name())
+    if isinstance(rtx, ModuleType):
+        return Flavour("tensorrt_rtx", rtx.__version__, None, rtx)
+    if isinstance(full, ModuleType):
         raise Unavailable(
             "tensorrt is installed, but no NVIDIA GPU is here, and it needs one to build: install tensorrt-rtx"
         )
+    if broken := [reason for reason in (full, rtx) if isinstance(reason, str)]:
+        raise Unavailable(f"{'; '.join(broken)}: {INSTALL}")
     raise Unavailable(f"neither tensorrt nor tensorrt_rtx is installed: {INSTALL}")
+
+
+def doubts(found: Flavour) -> list[str]:
+    """Why what is built may not run on the GPU that is here; empty where there is no reason, or no GPU."""
+    capability = compute_capability()
+    if found.name != "tensorrt_rtx" or capability is None:
+        return []
+    listed = getattr(found.module, "ComputeCapability", None)
+    if listed is None or hasattr(listed, f"SM{capability.replace('.', '')}"):
+        return []
+    return [f"tensorrt_rtx {found.version} does not list this GPU (SM {capability}): install tensorrt to run here"]
+
+
+def _check_age(module: ModuleType) -> None:
+    """8.x has batches as a flag and no strong typing; later versions have it, and 11 no flag for batches."""
+    flags = getattr(module, "NetworkDefinitionCreationFlag", None)
+    if hasattr(flags, "EXPLICIT_BATCH") and not hasattr(flags, "STRONGLY_TYPED"):
+        raise Unavailable(
+            f"tensorrt {module.__version__} has no strongly typed networks: 10.3 or newer is needed (JetPack 6.1)"
+        )
 
 
 def check_time(timesteps: int | None, form: str) -> None:
@@ -102,9 +131,11 @@ def check_time(timesteps: int | None, form: str) -> None:
         )
 
 
-def _import(name: FlavourName) -> Any:
-    """The module, or None where it is not installed or its libraries do not load."""
+def _import(name: FlavourName) -> ModuleType | str | None:
+    """The module; None where it is not installed, or why it does not load."""
     try:
         return importlib.import_module(name)
-    except (ImportError, OSError):
-        return None
+    except ModuleNotFoundError as error:
+        return None if error.name == name else f"{name} does not load: {one_line(str(error))}"
+    except (ImportError, OSError) as error:
+        return f"{name} does not load: {one_line(str(error))}"

@@ -46,6 +46,7 @@ def key(flavour: Flavour, model: bytes, profile: Profile, options: BuildOptions)
         "flavour": flavour.name,
         "version": flavour.version,
         "compute_capability": flavour.compute_capability or "those of RTX engines built without a GPU",
+        "gpu": flavour.gpu,
         "batch": profile.sizes,
         "options": options.model_dump(exclude={"probe"}),  # that is about which engines, not how
     }

@@ -22,6 +22,15 @@ def compute_capability() -> str | None:
         return None if major is None or minor is None else f"{major}.{minor}"
 
 
+def gpu_name() -> str | None:
+    """The model of the first GPU."""
+    text = ctypes.create_string_buffer(256)
+    with _driver() as (driver, device):
+        if driver is None or driver.cuDeviceGetName(text, len(text), device):
+            return None
+    return text.value.decode(errors="replace")
+
+
 def free_bytes(on_gpu: bool) -> int | None:
     """Memory that a build may take just now; None where nothing tells it.
 

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import platformdirs
-
 from stdl_export.common.errors import BadInput
+from stdl_export.common.store import cache_root
 
 OPTIONS = "threads=N, cuda_graph=true on a GPU, session.<key> of its session, and the provider's own by their names"
 
@@ -101,7 +100,7 @@ def settings(provider: Provider, options: Mapping[str, str]) -> Settings:
 
 def cache_folder() -> Path:
     """Where providers keep the engines that they build."""
-    return platformdirs.user_cache_path("stdl-toolchain", appauthor=False)
+    return cache_root()
 
 
 def _threads(value: str) -> int:

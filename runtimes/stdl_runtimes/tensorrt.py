@@ -14,7 +14,7 @@ import numpy as np
 from stdl_export import graph as graphs
 from stdl_export.arrays import Values
 from stdl_export.bundle import Bundle
-from stdl_export.common.errors import BadInput, Unavailable
+from stdl_export.common.errors import BadInput, Unavailable, one_line
 from stdl_export.manifest import EngineInfo, EngineMode, Tolerances
 from stdl_runtimes import base, cuda, ends, probing, states
 from stdl_runtimes.base import Array, Device, Mode, Options
@@ -211,7 +211,7 @@ def _engines(bundle: Bundle, gpu: Cuda) -> dict[EngineMode, Engine]:
         raise Unavailable("; ".join(refusals))
     for refusal, mode in refusals.items():
         if mode not in found:
-            log.warning("tensorrt does not run mode %s: %s", mode, refusal)
+            log.warning("tensorrt does not run mode %s: %s", mode, one_line(refusal))
     return found
 
 
@@ -222,7 +222,7 @@ def _probe(bundle: Bundle, gpu: Cuda) -> EngineInfo | None:
             try:
                 check(info, bundle, gpu)
             except Unavailable as reason:
-                log.warning("tensorrt does not show single layers: %s: %s", info.file, reason)
+                log.warning("tensorrt does not show single layers: %s", one_line(f"{info.file}: {reason}"))
                 continue
             return info
     return None

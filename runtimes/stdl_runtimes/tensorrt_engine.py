@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stdl_export.bundle import GRAPH, Bundle
-from stdl_export.common.errors import Unavailable
+from stdl_export.common.errors import Unavailable, one_line
 from stdl_export.common.store import Store
 from stdl_export.common.tensorrt_log import Lines, logger
 from stdl_export.manifest import EngineInfo
@@ -115,8 +115,12 @@ def module(flavour: str) -> Any:
     """TensorRT or TensorRT-RTX."""
     try:
         return importlib.import_module(flavour)
-    except (ImportError, OSError):
-        raise Unavailable(f"{flavour} is not installed: on a Jetson it comes with JetPack, else from pip") from None
+    except (ImportError, OSError) as failure:
+        if isinstance(failure, ModuleNotFoundError) and failure.name == flavour:
+            reason = f"{flavour} is not installed: on a Jetson it comes with JetPack, else from pip"
+        else:
+            reason = f"{flavour} does not load: {one_line(str(failure))}"
+        raise Unavailable(reason) from None
 
 
 def check(info: EngineInfo, bundle: Bundle, gpu: Cuda) -> None:

@@ -36,7 +36,7 @@ from fake_builder import FakeBuilder
 from stdl_export import tensorrt
 from stdl_export.cli import entry
 tensorrt.compute_capability = lambda: "8.7"
-sys.modules["tensorrt"] = FakeBuilder(OPTIONS)
+sys.modules["tensorrt"] = FakeBuilder(OPTIONS).module()
 LIMIT
 entry()
 """
@@ -123,7 +123,6 @@ def test_stopped_while_building(bundle: Bundle, tmp_path: Path, end: signal.Sign
     assert "Traceback" not in said
     assert contents(bundle.path) == before
     assert not list(bundle.path.parent.glob(".b.*.part"))
-    assert export(bundle).returncode == 0
 
 
 def test_a_disk_that_is_full_when_the_engine_is_written(bundle: Bundle) -> None:

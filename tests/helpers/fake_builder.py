@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 
@@ -61,6 +61,13 @@ class FakeBuilder:
         known = shapes or {"input": (4, -1, 2), "state": (-1, 3)}
         tensors = [SimpleNamespace(name=name, shape=shape) for name, shape in known.items()]
         self.network = SimpleNamespace(num_inputs=len(tensors), get_input=tensors.__getitem__, num_layers=layers)
+
+    def module(self) -> ModuleType:
+        """For sys.modules, from where only modules are imported."""
+        made = ModuleType("tensorrt")
+        made.__dict__.update({name: getattr(self, name) for name in dir(self) if name[0].isupper()})
+        made.__dict__["__version__"] = self.__version__
+        return made
 
     def Builder(self, log: Any) -> Any:
         self.log = log

@@ -338,6 +338,10 @@ class FakeDriver:
         value._obj.value = {75: 8, 76: 7, 18: self.integrated}[attribute]
         return self._ok("cuDeviceGetAttribute")
 
+    def cuDeviceGetName(self, text: Any, size: int, device: Any) -> int:
+        text.value = b"Orin"
+        return self._ok("cuDeviceGetName")
+
     def cuDevicePrimaryCtxRetain(self, context: Any, device: Any) -> int:
         self.held += self.fails != "cuDevicePrimaryCtxRetain"
         return self._ok("cuDevicePrimaryCtxRetain")
@@ -378,6 +382,7 @@ def test_the_driver_is_asked_for_free_memory(
     assert tensorrt_device.free_bytes(on_gpu=True) == free
     assert tensorrt_device.compute_capability() == capability
     assert driver.held == 0
+    assert tensorrt_device.gpu_name() == (None if driver.fails in ("cuInit", "cuDeviceGet") else "Orin")
 
 
 def test_options_are_checked() -> None:

@@ -47,13 +47,14 @@ def test_the_key_is_all_that_an_engine_depends_on() -> None:
         capability: str | None = "8.7",
         profile: Profile = Profile(),  # noqa: B008
         options: BuildOptions = DEFAULTS,
+        gpu: str = "Orin",
     ) -> str:
-        return tensorrt_cache.key(Flavour(name, version, capability, None), model, profile, options)
+        return tensorrt_cache.key(Flavour(name, version, capability, None, gpu), model, profile, options)
 
     keys = [
         key(), key(model=b"n"), key(name="tensorrt_rtx"), key(version="10.3.1"), key(capability="8.6"),
         key(capability=None), key(profile=Profile(1, 1, 8)), key(options=BuildOptions(tf32=True)),
-        key(options=BuildOptions(workspace_mib=9)),
+        key(options=BuildOptions(workspace_mib=9)), key(gpu="A100"),
     ]  # fmt: skip
     assert len(set(keys)) == len(keys)
     assert key() == key(options=BuildOptions(probe=False)) == keys[0]

@@ -253,6 +253,16 @@ def test_a_flavour_that_is_not_installed_is_named(gpu, monkeypatch):
         made.load()
 
 
+def test_a_flavour_whose_libraries_do_not_load_says_so(gpu, monkeypatch, tmp_path):
+    made = gpu(flavour="tensorrt")
+    (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.10: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    monkeypatch.setattr(tensorrt_engine, "module", MODULE)
+    with pytest.raises(Unavailable, match=r"tensorrt does not load: libnvinfer.so.10: cannot open"):
+        made.load()
+
+
 def test_the_real_tensorrt_has_what_is_called():
     trt = pytest.importorskip("tensorrt_rtx")
     assert hasattr(trt.Runtime, "deserialize_cuda_engine")
