@@ -77,6 +77,6 @@ def _station(each: Station) -> Iterator[str]:
     yield f'<circle cx="{each.x:.1f}" cy="{each.y}" r="{DOT}" class="{kind}"/>'
     yield label(each.x + 12, each.y + 4, f"{sign}{each.name}", most=room)
     if each.hop is not None:
-        held = ", its checks hold" if passed and each.hop.same < each.hop.samples else ""
-        said = f"{compact(each.hop.same)} of {compact(each.hop.samples)} outputs the same{held}"
+        rest = "the same, checks hold" if passed and each.hop.same < each.hop.samples else "outputs the same"
+        said = f"{compact(each.hop.same)} of {compact(each.hop.samples)} {rest}"
         yield label(each.x + 12, each.y + 19, said, "soft" if passed else "bad-ink", most=room)
