@@ -204,6 +204,8 @@ def _warnings(found: Network, ran: Measured) -> list[str]:
             lines.append(
                 f"'{core.path}' has biases: they leak by a clock of the chip, which its vendor advises against"
             )
-    if ran.highest > HIGH or ran.lowest < LOW:
-        lines.append(f"potentials from {ran.lowest} to {ran.highest} leave 16 bits on golden samples")
+    if ran.highest > HIGH:
+        lines.append(f"potentials up to {ran.highest} leave 16 bits on golden samples: give smaller inputs")
+    if ran.lowest < LOW:
+        lines.append(f"potentials would fall to {ran.lowest} on golden samples, and stop at {LOW}: train with a v_min")
     return lines
