@@ -13,13 +13,14 @@ from stdl_export import graph
 from stdl_export.arrays import Values
 from stdl_export.bundle import Bundle
 from stdl_export.common.errors import Unavailable
+from stdl_export.manifest import Tolerances
 from stdl_runtimes import base, ends, ort_model, probing, states
 from stdl_runtimes.base import Array, Device, Mode
 from stdl_runtimes.ends import Arrays, Result
 from stdl_runtimes.ort_options import CPU as CPU_PROVIDER
 from stdl_runtimes.ort_options import CUDA as CUDA_PROVIDER
 from stdl_runtimes.ort_options import NV as NV_PROVIDER
-from stdl_runtimes.ort_options import OPTIONS, Provider, Settings, settings
+from stdl_runtimes.ort_options import OPTIONS, TF32_OVERRIDE, Provider, Settings, may_round, settings
 from stdl_runtimes.ort_options import TENSORRT as TENSORRT_PROVIDER
 from stdl_runtimes.ort_steps import Steps, graph_numbers
 
@@ -46,6 +47,9 @@ class OnnxRuntime(probing.Probing):
         self._graph_numbers = graph_numbers()
         self._lock = threading.Lock()
         self.modes = tuple(mode for mode, file in FILES.items() if file in bundle.manifest.files)
+        self._rounds = may_round(provider, said)
+        if self._rounds and bundle.manifest.tolerances.precision == "fp32":
+            self.tolerances = Tolerances.of("fp16")  # both round products to 10 bits
         if provider.memory is not None:
             self._open(FILES[self.modes[-1]])
 
@@ -53,6 +57,8 @@ class OnnxRuntime(probing.Probing):
         """Version, provider, and the options in force; once a graph is open, what it runs on, node by node."""
         said = {"engine": f"onnxruntime {ort_model.module().__version__}", "provider": self._provider.name}
         said |= self._settings.described()
+        if self._provider.memory is not None:
+            said["TF32"] = f"may be on: {TF32_OVERRIDE}=0 turns it off" if self._rounds else "off"
         own: dict[str, str] = dict(self._settings.own)
         for file, model in self._models.items():
             own |= model.get_provider_options().get(self._provider.name, {})

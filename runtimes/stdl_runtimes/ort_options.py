@@ -6,12 +6,15 @@ A provider is asked for by name and is there or is not: ONNX Runtime itself woul
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from stdl_export.common.errors import BadInput
 from stdl_export.common.store import cache_root
+
+TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"  # in the environment, "0": TensorRT and cuDNN leave TF32 alone
 
 OPTIONS = "threads=N, cuda_graph=true on a GPU, session.<key> of its session, and the provider's own by their names"
 
@@ -40,7 +43,7 @@ class Provider:
         return {**self.defaults, **folder}
 
 
-# TF32 rounds products to 10 bits: what is called fp32 here is fp32. The TensorRT provider has no option for it.
+# TF32 rounds products to 10 bits: what is called fp32 here is fp32. The TensorRT providers have no option for it.
 CPU = Provider("onnxruntime", "CPUExecutionProvider", "pip install 'stdl-toolchain[onnxruntime]'")
 CUDA = Provider(
     "onnxruntime-cuda", "CUDAExecutionProvider", "install the extra 'gpu' instead of 'onnxruntime'",
@@ -96,6 +99,13 @@ def settings(provider: Provider, options: Mapping[str, str]) -> Settings:
         else:
             made = dataclasses.replace(made, own={**made.own, name: value})
     return made
+
+
+def may_round(provider: Provider, said: Settings) -> bool:
+    """May the provider take TF32 for float32?"""
+    if provider.memory is None or os.environ.get(TF32_OVERRIDE) == "0":
+        return False
+    return said.own.get("use_tf32") != "0"
 
 
 def cache_folder() -> Path:

@@ -13,7 +13,7 @@ from fake_ort import FakeOrt
 
 import stdl_runtimes
 from stdl_export.common.errors import BadInput, Unavailable
-from stdl_export.manifest import Arithmetic
+from stdl_export.manifest import Arithmetic, Tolerances
 from stdl_runtimes import Streams, ort_model, ort_options
 
 B, T = 3, 6
@@ -141,6 +141,23 @@ def test_options_go_to_the_provider_and_are_shown(made, fake, name):
     assert said["nodes of model.step.onnx"] == f"3 on {ON_GPU[name].name}"
     with pytest.raises(Unavailable, match=r"does not take .model.step.onnx.: .*Unknown option nonsense"):
         stdl_runtimes.load(made[0], name, options={"nonsense": "1"})
+
+
+def test_where_tf32_may_be_on_it_is_said_and_judged_so(made, fake, name, monkeypatch):
+    """It is off in the CUDA provider, unless that is asked for; the others follow the environment."""
+    fake()
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    with stdl_runtimes.load(made[0], name) as runtime:
+        if name == "onnxruntime-cuda":
+            assert (runtime.describe()["TF32"], runtime.tolerances) == ("off", None)
+        else:
+            assert runtime.describe()["TF32"] == "may be on: NVIDIA_TF32_OVERRIDE=0 turns it off"
+            assert runtime.tolerances == Tolerances.of("fp16")
+    with stdl_runtimes.load(made[0], name, options={"use_tf32": "1"}) as runtime:
+        assert runtime.tolerances == Tolerances.of("fp16")
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    with stdl_runtimes.load(made[0], name) as runtime:
+        assert (runtime.describe()["TF32"], runtime.tolerances) == ("off", None)
 
 
 def test_what_a_provider_builds_goes_to_the_users_cache(name):
