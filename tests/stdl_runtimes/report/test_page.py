@@ -118,6 +118,7 @@ def test_in_a_browser(tmp_path, report, dark):
         assert view["scrollWidth"] == view["width"]
         assert view["sticking"] == []
         assert view["outside"] == []
+        assert view["torn"] == []
         assert view["title"].startswith("stdl-validate: ")
         assert "script" not in view["tags"]
         assert view["handlers"] == 0
