@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from bundles import make
-from commands import call
+from commands import call, content, start
 from small_graphs import conv_net, frames
 
 from stdl_export import bundle as bundles
@@ -97,3 +97,20 @@ def test_a_new_bundle(tmp_path: Path, capsys) -> None:
     assert done
     assert len(ends) > 6
     assert ends == sorted(ends)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_export_that_is_stopped_cleans_up(tmp_path: Path, name: str) -> None:
+    """At once, and with all files but the manifest written."""
+    net = make(tmp_path / "net", conv_net(), frames(3, 2, 6, 6)).path
+    before = content(net)
+    stop = (
+        "import os, signal, time\n"
+        "from stdl_export import bundle\n"
+        f"bundle._write_manifest = lambda *_: (os.kill(os.getpid(), signal.{name}), time.sleep(60))\n"
+    )
+    running = start("export", net, "--target", "triton,svg", before=stop)
+    _, err = running.communicate(timeout=60)
+    assert (running.returncode, err.strip()) == (130, "error: stopped")
+    assert content(net) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["net"]
