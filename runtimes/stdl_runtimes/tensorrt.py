@@ -28,6 +28,9 @@ log = logging.getLogger("stdl")
 
 OPTIONS = "cuda_graph=false"
 MODES: tuple[Mode, ...] = ("sequence", "step")
+KEPT = (
+    4  # batch sizes whose buffers, contexts and graphs are kept: a caller that gives any number must not fill the GPU
+)
 
 
 class TensorRt(probing.Probing):
@@ -150,10 +153,14 @@ class TensorRt(probing.Probing):
 
     def _bind(self, mode: EngineMode, batch: int) -> Bound:
         with self._lock:
-            if (mode, batch) not in self._bound:
+            bound = self._bound.pop((mode, batch), None)
+            if bound is None:
+                while len(self._bound) >= KEPT:
+                    self._bound.pop(next(iter(self._bound))).close()
                 bound = Bound(self._device, self._engine(mode), self._tensors(mode), batch, graphs=self._graphs)
-                self._bound[mode, batch], self._said[mode] = bound, bound.graph
-            return self._bound[mode, batch]
+                self._said[mode] = bound.graph
+            self._bound[mode, batch] = bound  # behind all that were used before it
+            return bound
 
     def _tensors(self, mode: EngineMode) -> tuple[list[Tensor], list[Tensor]]:
         """Inputs and Outputs; of the probe engine also what each spiking node is fed and puts out."""
