@@ -20,7 +20,7 @@ from stdl_export.tensorrt_progress import monitor, shown, stoppable
 
 log = logging.getLogger("stdl")
 
-MAX_WORKSPACE = 1 << 30  # scratch memory while building
+MIN_WORKSPACE, MAX_WORKSPACE = 1 << 20, 1 << 30  # scratch memory while building
 MANY_LAYERS = 2000  # above it a build takes minutes; unrolled loops are what gets there
 TIMINGS = Store("tensorrt-timing")
 LESS_MEMORY = (
@@ -63,7 +63,7 @@ def workspace_bytes(flavour: Flavour, options: BuildOptions) -> int:
     if options.workspace_mib is not None:
         return options.workspace_mib << 20
     free = tensorrt_device.free_bytes(on_gpu=flavour.name == "tensorrt")
-    return MAX_WORKSPACE if free is None else min(MAX_WORKSPACE, free // 4)
+    return MAX_WORKSPACE if free is None else max(MIN_WORKSPACE, min(MAX_WORKSPACE, free // 4))
 
 
 def _run(trt: Any, builder: Any, network: Any, config: Any, name: str) -> Any:

@@ -22,7 +22,7 @@ from stdl_export.golden import from_reference
 from stdl_export.onnx.time import TimeForm
 from stdl_export.source import Source
 from stdl_export.targets import Job
-from stdl_export.tensorrt import BuildOptions, Profile, flavour
+from stdl_export.tensorrt import BuildOptions, Profile, doubts, flavour
 from stdl_runtimes import Streams, base, cuda, reference
 from stdl_runtimes.base import Runtime
 
@@ -31,10 +31,10 @@ def _missing() -> str | None:
     """Why no engine runs here."""
     try:
         cuda.open_device()
-        flavour()
+        found = doubts(flavour())
     except Unavailable as reason:
         return str(reason)
-    return None
+    return found[0] if found else None
 
 
 MISSING = _missing()

@@ -171,7 +171,13 @@ def test_tf32_is_on_where_it_is_asked_for() -> None:
 
 @pytest.mark.parametrize(
     ("free", "asked", "expected"),
-    [(8 << 30, None, 1 << 30), (2 << 30, None, 512 << 20), (None, None, 1 << 30), (2 << 30, 100, 100 << 20)],
+    [
+        (8 << 30, None, 1 << 30),
+        (2 << 30, None, 512 << 20),
+        (None, None, 1 << 30),
+        (0, None, 1 << 20),
+        (2 << 30, 100, 100 << 20),
+    ],
 )
 def test_the_workspace_is_a_quarter_of_what_is_free(
     monkeypatch: pytest.MonkeyPatch, free: int | None, asked: int | None, expected: int
