@@ -238,10 +238,15 @@ def image_frame(x: NDArray[np.int64]) -> NDArray[np.int64]:
 
 @dataclass
 class Outcome:
-    """What the model made of the first samples: outputs [T, B, ...], and by node spikes a neuron over T, [B, ...]."""
+    """What the model made of the first samples: outputs [T, B, ...], and by node spikes a neuron over T, [B, ...].
+
+    fired: of each layer but a readout the spikes of each of its outputs (channels of an image), relays too, over all
+    samples and steps.
+    """
 
     outputs: Float
     counts: dict[NodeName, NDArray[np.int64]]
+    fired: list[NDArray[np.int64]]
 
     @property
     def samples(self) -> int:
@@ -252,6 +257,7 @@ class Outcome:
 def run(built: Built, x: NDArray[np.float32], steps: int, count: int) -> Outcome:
     """The first `count` samples through the model without delays."""
     outputs, counts = [], []
+    total = [np.zeros(each.layer.shape[0], np.int64) for each in built.layers]
     for part in parts(x, built.structure.repeat, count):
         model = Aligned([each.layer for each in built.layers], samples_of(part, built.structure.repeat), built.options)
         shown: list[Float] = []
@@ -259,14 +265,16 @@ def run(built: Built, x: NDArray[np.float32], steps: int, count: int) -> Outcome
         for frame in frames(built, part, steps):
             model.step(frame)
             shown.append(output(built, model))
-            for link, stage in zip(built.structure.links, model.stages, strict=True):
+            for at, (link, stage) in enumerate(zip(built.structure.links, model.stages, strict=True)):
+                spikes = stage.neurons.spikes
+                total[at] += spikes.reshape(*spikes.shape[:2], -1).sum(axis=(0, 2))
                 if link.unit.numbers is not None and link.unit.numbers.spikes:
                     now = own_spikes(link, stage.neurons.spikes).astype(np.int64)
                     fired[link.unit.path] = fired.get(link.unit.path, 0) + now
         outputs.append(np.stack(shown))
         counts.append(fired)
     joined = {path: np.concatenate([each[path] for each in counts]) for path in counts[0]}
-    return Outcome(np.concatenate(outputs, axis=1), joined)
+    return Outcome(np.concatenate(outputs, axis=1), joined, total)
 
 
 def own_spikes(link: Link, spikes: Flags) -> Flags:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from stdl_export.chips.base import Limit
 from stdl_export.chips.loihi2_build import Built, Outcome
 from stdl_export.chips.loihi2_integers import MOST_BIAS, MOST_THRESHOLD, Rounded
 from stdl_export.chips.loihi2_model import SHIFT, Peaks
-from stdl_export.chips.netx import MOST_DELAY, Conv, Dense
+from stdl_export.chips.netx import MOST_DELAY, Conv, Dense, NeuronLayer
 from stdl_export.chips.report import LayerUse, Mapping, Use
 from stdl_export.golden_file import Golden
 from stdl_export.graph import Decoding, NodeName
@@ -62,7 +62,9 @@ class LayerLoss:
 
 @dataclass(frozen=True)
 class Loss:
-    """All layers, and the network as a whole on the samples that calibrated it."""
+    """All layers, and the network as a whole on the samples that calibrated it. Spikes and synaptic operations are the
+    chip's: relays are counted.
+    """
 
     samples: int
     layers: tuple[LayerLoss, ...]
@@ -123,7 +125,6 @@ def loss(built: Built, outcome: Outcome, golden: Golden, decoding: Decoding) -> 
         _layer(each, peaks, *rates.get(each.link.unit.path, (None, None)))
         for each, peaks in zip(built.layers, built.peaks, strict=True)
     )
-    spikes = {path: counts.sum() / count for path, counts in outcome.counts.items()}
     return Loss(
         samples=count,
         layers=layers,
@@ -131,8 +132,8 @@ def loss(built: Built, outcome: Outcome, golden: Golden, decoding: Decoding) -> 
         agreement=float(np.mean(wanted == found)),
         accuracy_float=None if labels is None else float(np.mean(wanted == labels)),
         accuracy_chip=None if labels is None else float(np.mean(found == labels)),
-        spikes_per_inference=float(sum(spikes.values())),
-        synops_per_inference=_synops(built, spikes),
+        spikes_per_inference=sum(float(each.sum()) for each in outcome.fired) / count,
+        synops_per_inference=_synops(built, outcome.fired, count),
     )
 
 
@@ -166,15 +167,31 @@ def _layer(each: Rounded, peaks: Peaks, rate_float: float | None, rate_chip: flo
     )
 
 
-def _synops(built: Built, spikes: dict[NodeName, float]) -> float:
-    """Synapses that a spike of each layer reaches, on average, times its spikes; relays not counted twice: theirs are
-    few, and the input's are left out, as they are events of the outside.
+def _synops(built: Built, fired: Sequence[NDArray[np.int64]], samples: int) -> float:
+    """Synapses that spikes reach, a sample: those of every layer, relays too, less the input's, which is not a layer's.
+
+    A channel of an image counts what its places reach on average; at borders some reach less.
     """
     total = 0.0
-    for before, after in zip(built.layers, built.layers[1:], strict=False):
-        fan_out = _use(after).synapses / math.prod(before.layer.shape)
-        total += fan_out * spikes.get(before.link.unit.path, 0.0)
-    return total
+    for before, after, spikes in zip(built.layers, built.layers[1:], fired, strict=False):
+        total += float(spikes @ _fan_out(before.layer, after.layer))
+    for each, spikes in zip(built.layers, fired, strict=True):
+        if isinstance(each.layer, Dense) and each.layer.recurrent is not None:
+            total += float(spikes @ (each.layer.recurrent != 0).sum(axis=0))
+    return total / samples
+
+
+def _fan_out(before: NeuronLayer, after: NeuronLayer) -> NDArray[np.float64]:
+    """Of each output (channel of an image) of a layer, the synapses of the next that a spike of it reaches."""
+    if isinstance(after, Dense):
+        used = (after.weight != 0).sum(axis=0).astype(np.float64).reshape(before.shape[0], -1)
+        mean: NDArray[np.float64] = used.mean(axis=1)
+        return mean
+    outputs, columns = after.weight.shape[:2]
+    taps = (after.weight != 0).sum(axis=(2, 3)).reshape(after.groups, outputs // after.groups, columns).sum(axis=1)
+    places = math.prod(after.shape[1:]) / math.prod(before.shape[1:])
+    found: NDArray[np.float64] = taps.reshape(-1) * places
+    return found
 
 
 def classes(output: NDArray[Any], decoding: Decoding) -> NDArray[np.int64]:

@@ -165,6 +165,24 @@ def test_a_wide_accumulator_gets_a_smaller_scale(tmp_path: Path) -> None:
     assert 100_000 < report["accumulator_seen"] <= 131_071
 
 
+def test_spikes_and_synaptic_operations_are_counted_with_relays(tmp_path: Path) -> None:
+    """A layer of 3 that all fire, and one behind it with 4 weights that are not 0."""
+    from stdl_export.chips.loihi2_report import loss
+
+    first, second = np.ones((3, 2), np.float32), np.array([[1, 1, 0], [0, -1, 1]], np.float32)
+    graph = chain(nir.Linear(first), lif(3), nir.Linear(second), lif(2), shape=(2,), output=(2,), input="sequence", T=3)
+    x = np.ones((3, 4, 2), np.float32)
+    golden = goldens.from_reference(graph, x)
+    made = loihi2_build.structure(graph, [])
+    assert made is not None
+    built = loihi2_build.build(made, x, 3, None, None)
+    found = loss(built, loihi2_build.run(built, x, 3, 4), golden, "sum")
+    assert golden.counts["n1"].sum() == 4 * 9
+    behind = int(golden.counts["n3"].sum())
+    assert found.spikes_per_inference == 9 + behind / 4
+    assert found.synops_per_inference == pytest.approx(3 * 4)
+
+
 def test_a_readout_keeps_room_below_its_threshold(tmp_path: Path) -> None:
     graph = residual(6)
     x = random_graphs.inputs(graph, 6, 4)
