@@ -3,7 +3,9 @@ import pytest
 
 from stdl_runtimes.compare import (
     Flips,
+    all_match,
     count_difference,
+    deviation,
     differ_from_a_tie_on,
     golden_flips,
     layer_flips,
@@ -147,6 +149,9 @@ def test_outputs_match_up_to_rounding_sample_by_sample():
     expected = np.array([[[100.0], [0.0], [1.0]], [[100.0], [2.0], [1.0]]], np.float32)  # [T=2, B=3, 1]
     found = expected + np.array([[[1e-3], [0.0], [0.0]], [[0.0], [0.1], [np.nan]]], np.float32)
     assert matching(expected, found, 1e-4).tolist() == [True, False, False]
+    assert all_match({"y": expected}, {"y": found}, 1e-4).tolist() == [True, False, False]
+    off = deviation({"y": expected, "z": expected}, {"y": found, "z": expected})
+    assert off.tolist() == pytest.approx([1e-5, 1e-3, np.inf], rel=1e-2)  # relative to the largest output, 100
 
 
 def test_count_difference_adds_what_is_missing_to_what_is_too_much():

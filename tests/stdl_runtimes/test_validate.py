@@ -97,7 +97,7 @@ def test_an_error_in_the_step_graph_alone_is_seen(good):
 
 def test_the_node_whose_state_is_wrong_in_the_step_graph_is_named(good):
     """Of single steps the states are compared: the node, the step, and how near its threshold was."""
-    wrong = bundles.changed(good.graph(), "if2", "r", lambda r: r * np.float32(1.02))
+    wrong = bundles.changed(good.graph(), "if2", "v_threshold", lambda v: v + np.float32(0.03))
     bundle = bundles.replace_onnx(good, wrong, ["model.step.onnx"])
     comparison = Comparison(bundle)
     with base.load(bundle, "reference") as judge, base.load(bundle, "onnxruntime") as runtime:
@@ -107,6 +107,8 @@ def test_the_node_whose_state_is_wrong_in_the_step_graph_is_named(good):
     one = reference.run(good.graph(), inputs()[[row.first.sample]], margins=True, potentials=True)
     where = (row.first.t, 0, *row.first.index)
     assert row.first.expected == one.potentials["if2"][where]
+    assert row.first.found > 0.5  # it did not spike
+    assert 0 < row.first.distance < 0.03
     assert row.first.distance == one.margins["if2"][where]
 
 
