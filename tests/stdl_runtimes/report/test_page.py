@@ -8,12 +8,14 @@ from dataclasses import replace
 import browser
 import pictured
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pictured import EVIL, LONG
 
 from stdl_runtimes.report.hops import _stations
 from stdl_runtimes.report.markup import compact, shortened, ticks
 from stdl_runtimes.report.page import page, write_html
-from stdl_runtimes.results import Hop
+from stdl_runtimes.results import Check, Hop
 
 VOID = {"meta", "link", "rect", "circle", "path"}
 
@@ -58,6 +60,30 @@ def test_a_page_is_well_formed_and_loads_nothing(report):
     targets = [attrs["href"][1:] for tag, attrs in read.tags if tag == "a"]
     assert targets
     assert set(targets) <= set(ids)
+
+
+def named(name):
+    """A report in which everything that a file may name is called so."""
+    report = pictured.small()
+    layers = [replace(layer, node=name) for layer in report.layers[:1]]
+    raster = replace(report.raster, layers=[replace(layer, node=name) for layer in report.raster.layers[:1]])
+    costs = replace(report.efficiency, layers=[replace(layer, node=name) for layer in report.efficiency.layers[:1]])
+    matrix = replace(report.confusions[0], classes=[name, *report.confusions[0].classes[1:]])
+    hops = [replace(report.hops[0], before=name)]
+    return replace(
+        report, network=name, bundle=name, layers=layers, raster=raster, efficiency=costs, confusions=[matrix],
+        hops=hops, hashes={name: name}, checks=[Check(name, name, False, name, "flips", 0.1)],
+    )  # fmt: skip
+
+
+@settings(max_examples=40)
+@given(name=st.text(max_size=40))
+def test_any_name_stays_in_its_place(name):
+    """The elements are those of a page with harmless names, less the titles of what was too long for a picture."""
+    read, plain = (Reader(page(named(each))) for each in (name, "plain"))
+    assert [tag for tag, _ in read.tags if tag != "title"] == [tag for tag, _ in plain.tags if tag != "title"]
+    ids = [attrs["id"] for _, attrs in read.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
 
 
 def test_failed_checks_come_first_with_what_would_have_passed():
