@@ -3,7 +3,7 @@
     chips/speck/configuration.json   the cores (`speck_file`); which layer is where; what was lost; the mapping
     chips/speck/mapping.svg          the mapping as a picture
 
-A core's weights, biases and threshold share a scale: T = floor(threshold s) units, s = T / threshold, w = round(w s) in
+A core's weights, biases and threshold share a scale: T = round(threshold s) units, s = T / threshold, w = round(w s) in
 8 bits. The configuration was not validated by the chip's own validator, which is part of `samna`.
 """
 
@@ -108,7 +108,7 @@ def core_of(core: Core) -> Rounded:
     """A core in whole numbers, without its destinations."""
     values = np.concatenate([core.weight.reshape(-1), core.bias])
     scale = best_scale(values, GRID, HIGH / core.threshold)
-    units = max(int(core.threshold * scale), 1)
+    units = int(np.clip(np.rint(core.threshold * scale), 1, HIGH))
     scale = units / core.threshold
     low = LOW if core.v_low is None else max(int(np.rint(core.v_low * scale)), LOW)
     config = CoreConfig(

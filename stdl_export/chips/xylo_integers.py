@@ -2,8 +2,9 @@
 
 Neurons do not share scales: neuron n has T_n units per threshold, and all that reaches it is in these units.
 
-    S_n = what brings its weights nearest to -127..127,  T_n = floor(threshold S_n),  S_n = T_n / threshold exactly
-    w = round(weight S_n),  bias = round(bias S_n 2^shift),  threshold = T_n 2^shift
+    S_n = what brings its weights nearest to -127..127
+    T_n = round(threshold S_n 2^shift),  S_n = T_n / (threshold 2^shift) exactly
+    w = round(weight S_n),  bias = round(bias S_n 2^shift)
 
 Weights are shifted left by `shift` bits, with threshold and bias: states then lose less when their bits are shifted
 right to decay, which takes off at least 1. But thresholds have 16 bits, so with a large shift neurons of small weights
@@ -61,11 +62,11 @@ def group(weights: Float, threshold: Float, bias: Float, whole: Float, shift: in
     most = MOST_UNITS / (threshold * (1 << shift))
     each = zip(weights.T, np.minimum(whole, most), most, strict=True)
     scale = np.array([_best(column, trained, limit) for column, trained, limit in each])
-    units = np.maximum(np.floor(threshold * scale), 1).astype(np.int64)
-    scale = units / threshold
+    units = np.maximum(np.rint(threshold * scale * (1 << shift)), 1).astype(np.int64)
+    scale = units / (threshold * (1 << shift))
     rounded_ = rounded(weights, scale, GRID)
     biases = np.clip(np.rint(bias * scale * (1 << shift)), LOW, HIGH).astype(np.int64)
-    return Group(weights, rounded_, units << shift, biases, scale)
+    return Group(weights, rounded_, units, biases, scale)
 
 
 def _best(column: Float, trained: float, most: float) -> float:

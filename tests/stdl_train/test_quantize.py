@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import safetensors.torch
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from networks import lively, residual_spec
 from torch import nn
 
+from stdl_export import cli as export
 from stdl_export.chips.quantise import TRAINABLE, Grid, best_scale, error
 from stdl_export.common.console import run
 from stdl_models.nets.registry import build_network
@@ -115,3 +118,18 @@ def test_an_unknown_chip_is_told_before_anything_is_trained(tmp_path, capsys) ->
     (line,) = capsys.readouterr().err.splitlines()
     assert "unknown chip to quantize for 'loihi': did you mean 'loihi2'" in line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("recipe", "chip"), [("digits-rows-xylo", "xylo"), ("digits-speck", "speck")])
+def test_what_was_trained_for_a_chip_is_exported_as_it_is(recipe, chip, tmp_path):
+    """The whole way by the commands: all that rounding still changes is the threshold's last digit."""
+    few = ("data.train_limit=120", "data.test_limit=40", "train.epochs=2", "quantize.epochs=1", "quantize.lr=0.002")
+    words = [word for setting in few for word in ("--set", setting)]
+    assert run(cli.main, [recipe, *words, "--quantize", chip, "--out", str(tmp_path / "run")]) == 0
+    given = [str(tmp_path / "run"), "--target", chip, "--out", str(tmp_path / "bundle")]
+    assert run(export.command, given) == 0
+    (about,) = (path for path in (tmp_path / "bundle" / "chips" / chip).glob("*.json"))
+    lost = json.loads(about.read_text())["lost"]
+    assert len(lost) == {"xylo": 3, "speck": 5}[chip]
+    assert all(layer["clipped"] == 0 for layer in lost)
+    assert all(layer["weight_error"] < 0.006 for layer in lost), [layer["weight_error"] for layer in lost]
