@@ -1,4 +1,4 @@
-"""What is timed, how often, and the percentiles of it: on a runtime that does nothing but count its calls."""
+"""What is timed, how often, and the percentiles of it: on a runtime that counts its calls, by a clock of its own."""
 
 import json
 import re
@@ -14,19 +14,42 @@ from stdl_runtimes import cold, latency, timing
 from stdl_runtimes.ends import Ends
 from stdl_runtimes.latency import Plan, measure
 
-SHORT = Plan(seconds=0.01, batch=16)
-LONG = Plan(seconds=0.15, batch=16)  # enough for 20 calls that do nothing, on a machine that is busy otherwise
+PLAN = Plan(seconds=0.0495, batch=16)  # 50 calls of a millisecond
+
+
+class Clock:
+    """As the module `time`; what takes time says how much. How busy this machine is has no say."""
+
+    now = 1.0
+
+    def perf_counter(self):
+        return self.now
+
+    def perf_counter_ns(self):
+        return round(self.now * 1e9)
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    found = Clock()
+    monkeypatch.setattr(timing, "time", found)
+    monkeypatch.setattr(latency, "time", found)
+    return found
 
 
 class Counting:
-    """A runtime that counts its calls, and how many samples each had."""
+    """A runtime that counts its calls, and how many samples each had; each takes so many seconds."""
 
-    def __init__(self, repeated=True, *, largest=None, seconds=0.0, parts=None):
-        self.calls, self.largest_session, self.seconds, self.parts = [], largest, seconds, parts or {}
+    def __init__(self, clock, repeated=True, *, largest=None, seconds=0.001, parts=None):
+        self.calls, self.largest_session, self.parts = [], largest, parts or {}
+        self._clock, self._seconds = clock, seconds
         self.ends = Ends({"x": (5,)}, {"y": (5,)}, repeated, None)
 
     def run(self, x, timesteps):
-        time.sleep(self.seconds)
+        self._clock.sleep(self._seconds)
         self.calls.append(("run", self.ends.samples(x), timesteps, float(x["x"].flat[0])))
 
     def session(self, batch):
@@ -40,15 +63,18 @@ class Counting:
         self.calls.append("closed")
 
     def reset(self):
+        self._clock.sleep(0.0001)
         self.calls.append("reset")
 
     def step(self, frame):
+        self._clock.sleep(self._seconds)
         self.calls.append(("step", frame["x"].shape))
 
     def device_bytes(self):
         return 1 << 20
 
     def timed_parts(self, x, timesteps):
+        self._clock.sleep(self._seconds)
         return self.parts
 
 
@@ -59,9 +85,9 @@ def samples(count, repeated=True):
 
 
 @pytest.mark.parametrize("repeated", [True, False])
-def test_the_three_scenarios(repeated):
-    runtime = Counting(repeated, parts={"h2d": 0.1, "compute": 0.5, "d2h": 0.2, "enqueue": 0.3})
-    found = measure(runtime, "sequence", samples(20, repeated), 3, LONG)
+def test_the_three_scenarios(clock, repeated):
+    runtime = Counting(clock, repeated, parts={"h2d": 0.1, "compute": 0.5, "d2h": 0.2, "enqueue": 0.3})
+    found = measure(runtime, "sequence", samples(20, repeated), 3, PLAN)
     sizes = [call[1] for call in runtime.calls]
     assert sorted(set(sizes)) == [1, 8, 16]
     assert sizes == sorted(sizes)  # one scenario after the other
@@ -70,8 +96,9 @@ def test_the_three_scenarios(repeated):
     assert sizes.count(1) == found.warm_up + found.sample.n
     assert (found.multi_stream.samples, found.offline.batch) == (8, 16)
     assert found.offline.samples == 16 * (sizes.count(16) - 1)
-    assert found.offline.samples_per_second == pytest.approx(found.offline.samples / found.offline.seconds)
-    assert found.step.p50_ms == pytest.approx(found.sample.p50_ms / 3)
+    assert found.offline.samples_per_second == pytest.approx(16 / 0.001)
+    assert (found.sample.n, found.offline.samples) == (50, 50 * 16)
+    assert (found.sample.p50_ms, found.step.p50_ms) == pytest.approx((1, 1 / 3))
     assert sum(found.histogram.counts) == found.sample.n
     assert {name: part.p99_ms for name, part in found.parts.items()} == runtime.parts
     assert found.device_bytes == 1 << 20
@@ -80,20 +107,20 @@ def test_the_three_scenarios(repeated):
 
 
 @pytest.mark.parametrize("repeated", [True, False])
-def test_steps_are_timed_one_by_one(repeated):
-    runtime = Counting(repeated)
-    found = measure(runtime, "step", samples(1, repeated), 3, SHORT)
+def test_steps_are_timed_one_by_one(clock, repeated):
+    runtime = Counting(clock, repeated)
+    found = measure(runtime, "step", samples(1, repeated), 3, PLAN)
     assert runtime.calls[:6] == [("session", 1), "reset", *[("step", (1, 5))] * 3, "reset"]
     assert runtime.calls.count("closed") == 3
     assert found.step.n == 3 * found.sample.n
-    assert found.step.mean_ms < found.sample.mean_ms
+    assert (found.step.p99_ms, found.sample.p99_ms) == pytest.approx((1.0, 3.1))  # the reset is part of a sequence
     assert ("step", (8, 5)) in runtime.calls  # a query of eight though there is one sample: it is taken again
     assert found.parts == {}
 
 
-def test_times_that_are_doubtful_say_so():
-    runtime = Counting(parts={"compute": 0.5, "enqueue": 0.45}, seconds=0.02)
-    found = measure(runtime, "sequence", samples(3), 3, SHORT)
+def test_times_that_are_doubtful_say_so(clock):
+    runtime = Counting(clock, parts={"compute": 0.5, "enqueue": 0.45}, seconds=0.02)
+    found = measure(runtime, "sequence", samples(3), 3, PLAN)
     assert found.notes[0].startswith("times had not settled when the warm-up ended")
     assert "CUDA graphs" in found.notes[-1]
     steady, wild = (timing.times(np.array(each)) for each in ([1.0, 1.1, 0.9], [1.0, 1.0, 2.0]))
@@ -101,34 +128,34 @@ def test_times_that_are_doubtful_say_so():
     assert latency._notes(True, wild, {})[0].startswith("times vary by 35%")
 
 
-def test_what_a_session_cannot_take_is_skipped_by_name():
-    found = measure(Counting(largest=4), "step", samples(20), 3, SHORT)
+def test_what_a_session_cannot_take_is_skipped_by_name(clock):
+    found = measure(Counting(clock, largest=4), "step", samples(20), 3, PLAN)
     assert found.multi_stream is None
     assert found.skipped == {"multi-stream": "a session takes 4 samples, a query has 8"}
     assert found.offline.batch == 4
 
 
-def test_a_slow_runtime_takes_no_more_than_its_time():
-    runtime, begun = Counting(seconds=0.02), time.perf_counter()
-    found = measure(runtime, "sequence", samples(20), 3, SHORT)
-    assert time.perf_counter() - begun < 3
-    assert "a query of 8 samples would take about 0.2 s" in found.skipped["multi-stream"]
+def test_a_slow_runtime_takes_no_more_than_its_time(clock):
+    found = measure(Counting(clock, seconds=0.03), "sequence", samples(20), 3, PLAN)
+    assert clock.now - 1 < 3 * 0.5 * 0.05 + 3 * 5 * 0.05 + 5 * 0.03
+    assert found.skipped["multi-stream"].startswith("a query of 8 samples would take about 0.2 s")
+    assert (found.sample.n, found.sample.p50_ms) == (9, pytest.approx(30))  # five times its time is enough
     assert (found.offline.batch, found.stable) == (1, False)
-    assert found.sample.p50_ms >= 20
 
 
-def test_a_very_slow_runtime_is_called_a_few_times():
-    runtime = Counting(seconds=0.3)
-    found = measure(runtime, "sequence", samples(20), 3, SHORT)
+def test_a_very_slow_runtime_is_called_a_few_times(clock):
+    runtime = Counting(clock, seconds=0.3)
+    found = measure(runtime, "sequence", samples(20), 3, PLAN)
     assert len(runtime.calls) == 3  # warm-up, the sample, Offline
     assert (found.sample.n, found.offline.samples) == (1, 1)
 
 
-def test_the_warm_up_ends_when_times_settle():
-    pauses = iter([0.02] * 10 + [0.004] * 1000)
-    calls, stable = timing.settle(lambda: time.sleep(next(pauses)), seconds=5)
-    assert stable
-    assert 30 <= calls <= 60
+def test_the_warm_up_ends_when_times_settle(clock):
+    pauses = iter([0.02] * 10 + [0.004] * 10 + [0.0041] * 1000)
+    assert timing.settle(lambda: clock.sleep(next(pauses)), seconds=5) == (30, True)
+    pauses = iter(1.2**i for i in range(100))  # ever slower
+    calls, stable = timing.settle(lambda: clock.sleep(next(pauses)), seconds=100)
+    assert (calls, stable) == (17, False)
 
 
 def test_percentiles_are_numpys():
