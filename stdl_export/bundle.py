@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 
 import nir
@@ -31,18 +31,27 @@ MAX_MANIFEST_BYTES = 16 << 20
 ATTEMPTS = 20  # to read a bundle that is exported into again and again
 
 
+Stamp = tuple[int, int, int] | None
+
+
 @dataclass(frozen=True)
 class Bundle:
     """A bundle whose files all have the hashes that its manifest says."""
 
     path: Path
     manifest: Manifest
+    stamps: Mapping[str, Stamp] = field(default_factory=dict, compare=False, repr=False)
+    """Of each file when its hash was checked."""
 
     def file(self, name: str) -> Path:
-        """The path of a file that the manifest names; it lies in the bundle's folder."""
+        """The path of a file that the manifest names, in the bundle's folder; it is still the one that was checked."""
         if name not in self.manifest.files:
             raise BadInput(f"bundle '{self.path}' has no '{name}': export it with stdl-export {self.path} --target ...")
-        return inside(self.path, name)
+        path = inside(self.path, name)
+        touched = name in self.stamps and _stamp(path) != self.stamps[name]
+        if touched and not (path.is_file() and sha256(path) == self.manifest.files[name]):
+            raise BadInput(f"bundle '{self.path}': file '{name}' was changed since it was opened: open it again")
+        return path
 
     def graph(self) -> nir.NIRGraph:
         """The checked graph; what its metadata says agrees with the manifest."""
@@ -73,25 +82,26 @@ def load(path: Path) -> Bundle:
     """
     for _ in range(ATTEMPTS - 1):
         changes.settle(path)
-        before = _stamp(path)
+        before = _stamp(path / MANIFEST)
         try:
             return _load(path)
         except BadInput:
-            if not changes.renaming(path) and _stamp(path) == before:
+            if not changes.renaming(path) and _stamp(path / MANIFEST) == before:
                 raise  # no export came in between
     return _load(path)
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """What changes with every new manifest."""
+def _stamp(path: Path) -> Stamp:
+    """What changes where a file is written or replaced; None where there is none."""
     with contextlib.suppress(OSError):
-        found = (path / MANIFEST).stat()
-        return found.st_ino, found.st_mtime_ns
+        found = path.stat()
+        return found.st_ino, found.st_size, found.st_mtime_ns
     return None
 
 
 def _load(path: Path) -> Bundle:
     manifest = _read_manifest(path)
+    stamps = {name: _stamp(inside(path, name)) for name in manifest.files}
     for name, expected in manifest.files.items():
         file = inside(path, name)
         if not file.is_file():
@@ -108,7 +118,7 @@ def _load(path: Path) -> Bundle:
         if name not in manifest.files:
             raise BadInput(f"bundle '{path}': {MANIFEST} names no hash for '{name}': export it again")
     _refuse_unnamed(path, manifest)
-    return Bundle(path, manifest)
+    return Bundle(path, manifest, stamps)
 
 
 def create(path: Path, fill: Callable[[Path], Manifest]) -> Bundle:

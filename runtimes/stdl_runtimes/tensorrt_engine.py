@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stdl_export.bundle import GRAPH, Bundle
-from stdl_export.common.errors import Unavailable, one_line
+from stdl_export.common.errors import BadInput, Unavailable, one_line
 from stdl_export.common.store import Store
 from stdl_export.common.tensorrt_log import Lines, logger
 from stdl_export.manifest import EngineInfo
@@ -137,7 +137,10 @@ def check(info: EngineInfo, bundle: Bundle, gpu: Cuda) -> None:
 
 def _deserialised(trt: Any, bundle: Bundle, info: EngineInfo) -> Any:
     lines: Lines = logger(trt).lines
-    content = bundle.file(info.file).read_bytes()
+    try:
+        content = bundle.file(info.file).read_bytes()
+    except (BadInput, OSError):
+        raise Unavailable("it was changed since the bundle was opened") from None
     if hashlib.sha256(content).hexdigest() != bundle.manifest.files[info.file]:
         raise Unavailable("it was changed since the bundle was opened")  # an engine is code
     lines.clear()

@@ -112,6 +112,18 @@ def test_a_journal_behind_a_link_is_not_waited_for(capsys, net: Path, tmp_path: 
     assert (tmp_path / "elsewhere" / "journal.json").read_text() == "{}"
 
 
+def test_a_file_is_another_when_it_is_needed(net: Path) -> None:
+    """Graphs are opened when they are first used; by then the bundle may have been exported into."""
+    with load(net) as runtime:
+        (net / "model.onnx").touch()
+        runtime.run(frames(2, 2, 6, 6))  # written anew, but with the same content
+        content = bytearray((net / "model.step.onnx").read_bytes())
+        content[len(content) // 2] ^= 1
+        (net / "model.step.onnx").write_bytes(content)
+        with pytest.raises(BadInput, match=r"file 'model.step.onnx' was changed since it was opened: open it again"):
+            runtime.session(2)
+
+
 def test_a_provider_that_is_not_here(net: Path) -> None:
     import onnxruntime
 
