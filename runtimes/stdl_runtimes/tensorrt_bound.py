@@ -70,6 +70,7 @@ class Bound:
     ) -> None:
         self._device, self._engine = device, engine
         self._undo = contextlib.ExitStack()
+        self._running = False
         self._context: Any = None
         self._graphs: list[Handle] = []
         self._hosts: dict[str, AnyArray] = {}
@@ -77,7 +78,6 @@ class Bound:
         try:
             self._open(tensors, batch, states)
             self.graph = self._capture() if graphs else "off, as asked for"
-            self._undo.callback(self._rest)
         except BaseException:
             self.close()
             raise
@@ -85,6 +85,7 @@ class Bound:
     def _open(self, tensors: tuple[list[Tensor], list[Tensor]], batch: int, states: Sequence[StateInfo]) -> None:
         handle = self._engine.handle
         self.stream = self._device.stream()
+        self._running = True
         self._undo.callback(self.stream.close)
         self._context = self._engine.context()
         self._undo.callback(self._release)
@@ -150,7 +151,11 @@ class Bound:
         return address
 
     def close(self) -> None:
-        """Give back the memory."""
+        """Give back the memory, when nothing on the stream uses it any more."""
+        if self._running:
+            self._running = False
+            with contextlib.suppress(Unavailable):  # a device that failed says so at every call
+                self.stream.wait()
         self._undo.close()
 
     def _up(self, x: Arrays) -> None:
@@ -240,11 +245,6 @@ class Bound:
         """The context's memory; the graphs that use it went before."""
         self._context = None
         self._engine.contexts -= 1
-
-    def _rest(self) -> None:
-        """Before anything is given back, nothing may use it any more."""
-        with contextlib.suppress(Unavailable):  # a device that failed says so at every call
-            self.stream.wait()
 
 
 def _with_batch(shape: Any, batch: int) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ It refuses what the real ones punish: memory that was given back, another stream
 set, one address for a state's input and output.
 """
 
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -44,13 +45,20 @@ class FakeCuda:
         return self._next
 
     def free(self, address):
+        self.check_idle()
         del self.memory[address]
 
     def pinned(self, shape, dtype=np.float32):
         self.pins.append(np.full(shape, np.nan, dtype))
         return self.pins[-1]
 
+    def check_idle(self):
+        """What is given back may be used by work that is still to come, unless there is none."""
+        ours = threading.get_ident()  # other sessions may be at work in other threads
+        assert not any(stream.queue for stream in self.streams if stream.thread == ours)
+
     def unpin(self, array):
+        self.check_idle()
         self.pins = [pin for pin in self.pins if pin is not array]
 
     def is_pinned(self, array):
@@ -65,10 +73,14 @@ class FakeCuda:
 
 
 class FakeStream:
-    """As `stdl_runtimes.cuda.Stream`: at once, or into a graph. `log` keeps what was asked of it."""
+    """As `stdl_runtimes.cuda.Stream`: work is done as late as it may be, in `wait`. `log` keeps what was asked of it.
+
+    So whoever reads what is not there yet, or changes pinned memory that is still to be copied, gets wrong numbers.
+    """
 
     def __init__(self, cuda, handle):
         self.cuda, self.handle, self.closed = cuda, handle, False
+        self.queue, self.thread = [], threading.get_ident()
         self.capturing = None
         self.graphs, self.marks = set(), {}
         self.log = []
@@ -78,11 +90,10 @@ class FakeStream:
         """What a graph replays later reads and writes then what is there then."""
         assert not self.closed
         self.log.append(what)
-        if self.capturing is None:
-            self._clock += 1.0
-            work()
-        else:
+        if self.capturing is not None:
             self.capturing.append(work)
+        else:
+            self.queue.append(work)
 
     def upload(self, array, address):
         assert array.flags.c_contiguous
@@ -111,6 +122,9 @@ class FakeStream:
     def wait(self):
         assert not self.closed
         assert self.capturing is None, "a wait ends a capture"
+        while self.queue:
+            self.queue.pop(0)()
+            self._clock += 1.0
 
     def capture(self, work):
         self.capturing = []
@@ -129,6 +143,7 @@ class FakeStream:
         self.do("launch", lambda: [work() for work in graph])
 
     def forget(self, graph):
+        assert not self.queue
         self.graphs.remove(graph)
 
     def events(self, count):
@@ -137,7 +152,12 @@ class FakeStream:
 
     def mark(self, event):
         assert event in self.marks
-        self.marks[event] = self._clock
+
+        def work():
+            self._clock -= 1.0  # a mark takes no time
+            self.marks[event] = self._clock + 1.0
+
+        self.queue.append(work)
 
     def milliseconds(self, first, second):
         return self.marks[second] - self.marks[first]
@@ -149,6 +169,7 @@ class FakeStream:
     def close(self):
         assert not self.graphs
         assert not self.marks
+        assert not self.queue
         self.closed = True
 
 
