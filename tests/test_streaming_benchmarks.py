@@ -38,7 +38,8 @@ def test_streams_are_measured_beside_the_bare_call(modules: tuple[ModuleType, Mo
     found = modules[0].measure(bundle, 3, 1, 0.05)
     assert 0 < found["p50_us"] <= found["p99_us"]
     assert found["steps"] >= modules[0].FEWEST
-    assert found["overhead"] == pytest.approx(found["overhead_us"] / found["bare_p50_us"])
+    assert found["overhead_clock"] == "thread"
+    assert abs(found["overhead"]) < 1, "a session is not another thing than the call"
     assert found["streams_p50_us"] > 0
 
 
