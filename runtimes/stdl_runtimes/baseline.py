@@ -10,7 +10,8 @@ import pydantic
 from stdl_export.common.config import read_json, validate
 from stdl_export.common.errors import BadInput, one_line
 from stdl_runtimes.gate import Rules
-from stdl_runtimes.results import SCHEMA_VERSION, Check, Latency, Report, RuntimeLine
+from stdl_runtimes.latency_result import Latency
+from stdl_runtimes.results import SCHEMA_VERSION, Check, Report, RuntimeLine
 
 MAX_BYTES = 64 << 20
 
@@ -106,11 +107,15 @@ def read(path: Path) -> Baseline:
     return validate(Baseline, found, f"'{path}'")
 
 
+def require_same(old: Baseline, network: str, timesteps: int) -> None:
+    """Refuse an earlier report of another network, before anything runs."""
+    if (old.network, old.timesteps) != (network, timesteps):
+        was, is_ = f"'{old.network}' at T={old.timesteps}", f"'{network}' at T={timesteps}"
+        raise BadInput(f"--compare is about {was}, this is {is_}: compare validations of the same network")
+
+
 def checks(old: Baseline, new: Report, rules: Rules) -> list[Check]:
     """A check for each runtime that ran before, and for each check that held before and does not now."""
-    if (old.network, old.timesteps) != (new.network, new.timesteps):
-        was, is_ = (f"'{each.network}' at T={each.timesteps}" for each in (old, new))
-        raise BadInput(f"--compare is about {was}, this is {is_}: compare validations of the same network")
     lines = {line.runtime: line for line in new.runtimes[1:]}
     found = []
     for before in old.runtimes[1:]:

@@ -66,6 +66,8 @@ def validate(given: Options) -> int:
     asked, needed, settings = options.names(given.runtime), options.names(given.require), options.of_runtimes(given.set)
     bundle = bundles.load(given.bundle)
     comparison = Comparison(bundle)
+    if before is not None:
+        baseline.require_same(before, bundle.manifest.network, comparison.timesteps)
     samples = None
     if given.data:
         path, limit = given.data_path, given.data_limit

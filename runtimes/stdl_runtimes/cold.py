@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from stdl_export.common.errors import StdlError, Unavailable, one_line
 from stdl_runtimes.base import Mode
-from stdl_runtimes.results import ColdStart
+from stdl_runtimes.latency_result import ColdStart
 
 if TYPE_CHECKING:  # what it takes to import them is measured
     from stdl_export.bundle import Bundle

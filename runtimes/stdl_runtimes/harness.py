@@ -14,7 +14,8 @@ from stdl_runtimes.base import Options, Runtime
 from stdl_runtimes.data import Samples
 from stdl_runtimes.entries import Entry, Progress, entries_of
 from stdl_runtimes.latency import Plan
-from stdl_runtimes.results import Check, Latency, Report
+from stdl_runtimes.latency_result import Latency
+from stdl_runtimes.results import Check, Report
 from stdl_runtimes.validate import Comparison
 
 Bar = Callable[[str, int], contextlib.AbstractContextManager[Progress]]

@@ -17,7 +17,7 @@ import numpy as np
 
 from stdl_runtimes.base import Mode, Runtime
 from stdl_runtimes.ends import Arrays
-from stdl_runtimes.results import Latency, Query, Throughput, Times
+from stdl_runtimes.latency_result import Latency, Query, Throughput, Times
 from stdl_runtimes.timing import Milliseconds, histogram, repeat, settle, timed, times
 
 IN_A_QUERY = 8  # MLPerf's MultiStream

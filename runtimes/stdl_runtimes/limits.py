@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from stdl_runtimes.results import Change, Latency, Proportion, Report, RuntimeLine
+from stdl_runtimes.latency_result import Latency
+from stdl_runtimes.results import Change, Proportion, Report, RuntimeLine
 
 MIB = 1 << 20
 

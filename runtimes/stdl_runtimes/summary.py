@@ -15,6 +15,7 @@ from stdl_export.manifest import Manifest, Tolerances
 from stdl_runtimes import pictures
 from stdl_runtimes.data import Samples
 from stdl_runtimes.entries import Layer, Row
+from stdl_runtimes.latency_result import Latency
 from stdl_runtimes.machine import machine
 from stdl_runtimes.metrics import Integers, change, proportion
 from stdl_runtimes.picture_data import Confusion
@@ -23,7 +24,6 @@ from stdl_runtimes.results import (
     Check,
     Difference,
     Hop,
-    Latency,
     LayerLine,
     LayerResult,
     Proportion,

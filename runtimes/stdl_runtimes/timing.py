@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stdl_runtimes.results import Histogram, Times
+from stdl_runtimes.latency_result import Histogram, Times
 
 Milliseconds = npt.NDArray[np.floating[Any]]
 

@@ -7,22 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from stdl_runtimes.efficiency_result import Efficiency, EnergyModel, LayerCost
+from stdl_runtimes.latency_result import Histogram, Latency, Times
 from stdl_runtimes.metrics import change, proportion
 from stdl_runtimes.picture_data import Confusion
 from stdl_runtimes.pictures import raster
-from stdl_runtimes.results import (
-    Check,
-    Difference,
-    Histogram,
-    Hop,
-    Latency,
-    LayerLine,
-    LayerResult,
-    Machine,
-    Report,
-    RuntimeLine,
-    Times,
-)
+from stdl_runtimes.results import Check, Difference, Hop, LayerLine, LayerResult, Machine, Report, RuntimeLine
 
 EVIL = '<script>document.title="taken"</script>"><img src=x onerror=alert(1)>\'&amp;</svg></style>'
 LONG = "a/very/deep/sub-graph/of/" * 6 + "lif"

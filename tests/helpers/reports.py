@@ -4,22 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from stdl_runtimes.results import (
-    Change,
-    Check,
-    ColdStart,
-    Histogram,
-    Latency,
-    LayerLine,
-    LayerResult,
-    Machine,
-    Proportion,
-    Query,
-    Report,
-    RuntimeLine,
-    Throughput,
-    Times,
-)
+from stdl_runtimes.latency_result import ColdStart, Histogram, Latency, Query, Throughput, Times
+from stdl_runtimes.results import Change, Check, LayerLine, LayerResult, Machine, Proportion, Report, RuntimeLine
 
 
 def times(p50: float, p99: float, n: int = 2000) -> Times:

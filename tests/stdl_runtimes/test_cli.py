@@ -201,6 +201,10 @@ def test_an_earlier_validation_is_compared_with(made, validate, tmp_path):
     code, out, _ = validate(made.path, "--compare", old)
     assert code == 1
     assert "onnxruntime step, compare: accuracy: accuracy is 75.00%, it was 76.00%; 0.50% may be lost" in out
+    old.write_text(old.read_text().replace('"network": "small"', '"network": "big"'))
+    code, out, err = validate(made.path, "--compare", old)
+    assert (code, out) == (2, "")
+    assert "--compare is about 'big' at T=5, this is 'small' at T=5" in err
 
 
 # --- bad input ------------------------------------------------------------------------------------------------------

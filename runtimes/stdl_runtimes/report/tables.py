@@ -9,7 +9,8 @@ import rich.table
 import rich.text
 
 from stdl_runtimes.efficiency_result import LayerCost
-from stdl_runtimes.results import Change, Hop, Latency, Proportion, Report
+from stdl_runtimes.latency_result import Latency
+from stdl_runtimes.results import Change, Hop, Proportion, Report
 
 
 @dataclass(frozen=True)

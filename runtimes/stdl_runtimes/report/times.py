@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from stdl_runtimes.latency_result import Latency
 from stdl_runtimes.report import markup
 from stdl_runtimes.report.markup import WIDTH, brief, label, line, rect
-from stdl_runtimes.results import Latency, Report
+from stdl_runtimes.results import Report
 
 LEFT, TOP, HEIGHT = 6, 32, 110
 
