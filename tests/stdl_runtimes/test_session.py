@@ -173,6 +173,33 @@ def test_a_file_that_is_none_is_refused_and_nothing_changes(made, opened, tmp_pa
         assert same(session.state, before)
 
 
+def test_a_damaged_file_is_refused_or_read_but_nothing_else(made, tmp_path):
+    """Bytes changed, cut or put in, most of them in the header."""
+    draws, refused, path = np.random.default_rng(0), [], tmp_path / "s"
+    with stdl_runtimes.load(made[0], "reference") as runtime, runtime.session(B) as session:
+        session.step(made[1][0])
+        session.save_state(path)
+        good = path.read_bytes()
+        header = 8 + int.from_bytes(good[:8], "little")
+        for _ in range(400):
+            mutant, at = bytearray(good), int(draws.integers(header + 64))
+            match draws.integers(3):
+                case 0:
+                    mutant[at] = draws.integers(256)
+                case 1:
+                    del mutant[at : at + int(draws.integers(1, 40))]
+                case 2:
+                    mutant[at:at] = draws.bytes(int(draws.integers(1, 40)))
+            path.write_bytes(mutant)
+            before = session.state
+            try:
+                session.load_state(path)
+            except BadInput as error:
+                refused.append((str(error), same(session.state, before)))
+    assert len(refused) > 300
+    assert all("\n" not in text and unchanged for text, unchanged in refused)
+
+
 def test_no_file_is_left_where_it_cannot_be_written(made, opened, tmp_path):
     with opened.session(1) as session, pytest.raises(BadInput, match="is a folder: name a file in it"):
         session.save_state(tmp_path)
