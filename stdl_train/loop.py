@@ -27,6 +27,7 @@ from torch import Tensor
 from stdl_export.common.errors import BadInput, CheckFailed, Unavailable
 from stdl_export.common.files import atomic_file
 from stdl_models.network import SpikingNetwork, decode
+from stdl_models.units.layers import spiking_neurons
 from stdl_train.augment import Augment
 from stdl_train.checkpoint import BEST, LAST, Progress, load_checkpoint, load_last, save_checkpoint, whole
 from stdl_train.distributed import World, average_buffers, average_tensors
@@ -80,7 +81,8 @@ class Trainer:
         self._losses = torch.zeros(len(method.parts), device=self._device)  # sums over the epoch's batches so far
         self._correct = torch.zeros((), dtype=torch.long, device=self._device)
         self._random: Tensor | None = None  # random state inside an epoch that is gone on with
-        self._warnings = RateWarnings()
+        layers = spiking_neurons(method.network)
+        self._warnings = RateWarnings([name for name, neuron in layers if neuron.most is None])
         self._events = open_events(folder) if options.tensorboard and self.world.first else None
 
     @property

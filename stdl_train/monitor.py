@@ -6,7 +6,7 @@ import contextlib
 import logging
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -67,15 +67,20 @@ class FiringRates:
 
 
 class RateWarnings:
-    """Warns of layers that are dead or saturated: when one becomes so, not again in each epoch."""
+    """Warns of layers that are dead or saturated: when one becomes so, not again in each epoch.
 
-    def __init__(self) -> None:
+    unlimited: layers whose neurons fire any number of times a step, which nothing saturates.
+    """
+
+    def __init__(self, unlimited: Collection[str] = ()) -> None:
         self._said: dict[str, str] = {}
+        self._unlimited = unlimited
 
     def look(self, epoch: int, rates: dict[str, float], silent: dict[str, float]) -> None:
         """Firing rates after an epoch, and the fraction of neurons without a spike."""
         for name, rate in rates.items():
-            kind = "dead" if rate < DEAD else "saturated" if rate > SATURATED else ""
+            full = rate > SATURATED and name not in self._unlimited
+            kind = "dead" if rate < DEAD else "saturated" if full else ""
             if kind and self._said.get(name) != kind:
                 advice = "raise neuron.gain or lower v_threshold"
                 log.warning(

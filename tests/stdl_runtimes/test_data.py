@@ -7,8 +7,10 @@ import bundles
 import numpy as np
 import pytest
 from chains import small_network
+from registered import provide
 from validated import INFO, SAMPLES, images, normalised
 
+from stdl_export.common.errors import BadInput
 from stdl_runtimes import data
 
 pytest.importorskip("onnxruntime")
@@ -159,3 +161,23 @@ def test_images_become_sequences_by_direct_encoding_only(tmp_path, validate):
     code, _, err = validate(other.path, "--data", tmp_path / "test.npz")
     assert code == 2
     assert "does not say how to make them of single images" in err
+
+
+def test_rows_over_time_have_a_shape_of_their_own(made, tmp_path, monkeypatch):
+    provide(monkeypatch)
+    x = images()[:, :1]
+    np.savez(tmp_path / "test.npz", images=x, labels=np.zeros(SAMPLES, np.int64))
+    known = made.manifest
+    tensor = known.input.tensors[0].model_copy(update={"shape": (1, 1, 12)})
+    given = {"mode": "sequence", "encoding": "rows", "encoding_options": {"levels": 4}, "tensors": (tensor,)}
+    info = known.data.model_copy(update={"mean": (0.0,), "std": (1.0,)})
+    manifest = known.model_copy(update={"input": known.input.model_copy(update=given), "data": info})
+    samples = data.load(str(tmp_path / "test.npz"), manifest, timesteps=7, path=None, limit=None)
+    found = samples.input(np.arange(SAMPLES))
+    assert found.shape == (7, SAMPLES, 1, 1, 12)
+    np.testing.assert_array_equal(found[2, :, 0, 0, :6], np.rint(x[:, 0, 2] * 4))
+    wrong = manifest.model_copy(
+        update={"input": manifest.input.model_copy(update={"encoding_options": {"clock": False}})}
+    )
+    with pytest.raises(BadInput, match="the network takes"):
+        data.load(str(tmp_path / "test.npz"), wrong, timesteps=7, path=None, limit=None)

@@ -71,3 +71,8 @@ def test_rates_at_the_limits_are_not_warned_of(said):
         RateWarnings().look(1, {"fc1.lif": rate}, {"fc1.lif": 0.0})
         assert len(said) == (kind != "")
         assert f" {kind} from" in "".join(said) or not kind
+
+
+def test_nothing_saturates_neurons_that_fire_several_times_a_step(caplog):
+    RateWarnings(["a"]).look(1, {"a": 1.3, "b": 1.0}, {"a": 0.0, "b": 0.0})
+    assert [record.args[0] for record in caplog.records] == ["b"]

@@ -7,7 +7,7 @@ import re
 import nir
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from speck_graphs import DT, conv, events, neurons, speck_graph
 
@@ -215,6 +215,28 @@ REFUSED = {
 def test_what_a_core_does_not_have_is_refused(name):
     layers, match = REFUSED[name]
     assert any(re.search(match, reason) for reason in _refused(_chain(*layers()))), _refused(_chain(*layers()))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 20), st.integers(1, 9), st.integers(0, 9), st.sampled_from([1, 3, 40, 1024, 1030]))
+def test_random_convolutions_are_refused_by_name_or_taken(kernel, stride, padding, channels):
+    """What is refused is exactly what is above a limit."""
+    size = (8 + 2 * padding - kernel) // stride + 1
+    assume(size >= 1 and padding < kernel)
+    above = {
+        "kernel": kernel > 16,
+        "stride": stride not in (1, 2, 4, 8),
+        "padding": padding > 7,
+        "channels": channels > 1024,
+    }
+    found = {
+        re.search("': (.*?) is ", reason)[1] for reason in _refused(_chain(*_single(kernel, stride, padding, channels)))
+    }
+    assert found - {"kernel memory", "neuron memory", "bias memory", "memory", "cores"} == {
+        name for name, over in above.items() if over
+    }
+    entries = 2 << (int(np.ceil(np.log2(kernel**2))) + int(np.ceil(np.log2(channels))))
+    assert ("kernel memory" in found) == (entries > 65536)
 
 
 def test_large_inputs_and_maps():

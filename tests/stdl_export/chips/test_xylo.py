@@ -17,6 +17,7 @@ from stdl_export.chips import xylo, xylo_file
 from stdl_export.chips.base import ChipJob
 from stdl_export.chips.xylo import Options
 from stdl_export.chips.xylo_integers import padded
+from stdl_export.chips.xylo_limits import VARIANTS
 from stdl_export.chips.xylo_model import Model
 from stdl_export.common.errors import BadInput
 from stdl_export.golden_file import Golden
@@ -37,7 +38,7 @@ def _written(graph, folder, x, **options):
     return made, *xylo_file.read(folder / xylo.ARRAYS, folder / xylo.REST)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), feedback=st.booleans(), deep=st.booleans())
 def test_random_networks_survive_write_read_run(tmp_path_factory, seed, feedback, deep):
     rng, folder = np.random.default_rng(seed), tmp_path_factory.mktemp("xylo")
@@ -178,6 +179,33 @@ LIMITS = {
 def test_more_than_there_is_is_refused(name):
     sizes, options, match = LIMITS[name]
     assert any(re.search(match, reason) for reason in _refused(xylo_graph(np.random.default_rng(0), sizes), **options))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.sampled_from(["audio2", "audio3", "imu"]),
+    st.integers(1, 40),
+    st.integers(1, 140),
+    st.integers(1, 90),
+    st.integers(1, 40),
+)
+def test_random_sizes_are_refused_by_name_or_taken(chip, inputs_, first, second, outputs):
+    """What is refused is exactly what is above a limit."""
+    limit = VARIANTS[chip]
+    above = {
+        "inputs": inputs_ > limit.inputs,
+        "hidden neurons": first + second > limit.hidden,
+        "outputs": outputs > limit.outputs,
+        "neurons at inputs or outputs": first + second > limit.rim,
+        "fan-out of a hidden neuron": second > limit.fan_out,
+        "weights of inputs": inputs_ * first > limit.in_weights,
+        "weights of outputs": second * outputs > limit.out_weights,
+        "weights between hidden neurons": first * second > limit.weights,
+    }
+    refused = _refused(xylo_graph(np.random.default_rng(0), (inputs_, first, second, outputs)), chip=chip)
+    assert {re.search("': (.*?) is ", reason)[1] for reason in refused} == {
+        name for name, over in above.items() if over
+    }
 
 
 def _lif(graph):

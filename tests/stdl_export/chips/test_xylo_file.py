@@ -120,3 +120,22 @@ def test_pickles_and_huge_headers_are_refused(tmp_path):
     arrays.unlink()
     with pytest.raises(BadInput, match="does not exist"):
         xylo_file.read(arrays, rest)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.data())
+def test_random_values_out_of_range_are_refused_by_name(seed, data):
+    network = random_specification(np.random.default_rng(seed))
+    name = data.draw(st.sampled_from([*DTYPES, *xylo_file.SHIFTS]))
+    array = getattr(network, name)
+    if name in xylo_file.SHIFTS:
+        wrong = data.draw(st.integers(8, 99) | st.integers(-9, -1))
+    elif name.startswith(("dash", "threshold")):
+        wrong = array.copy()
+        low, high = (16, 255) if name.startswith("dash") else (-999, 0)
+        wrong[data.draw(st.integers(0, array.size - 1))] = data.draw(st.integers(low, high))
+    else:
+        wrong = array.astype(data.draw(st.sampled_from(["int32", "float32", "uint16"])))
+    said = {field: getattr(network, field) for field in Specification.__dataclass_fields__}
+    with pytest.raises(BadInput, match=name):
+        Specification(**(said | {name: wrong}))
