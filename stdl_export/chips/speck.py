@@ -207,5 +207,5 @@ def _warnings(found: Network, ran: Measured) -> list[str]:
     if ran.highest > HIGH:
         lines.append(f"potentials up to {ran.highest} leave 16 bits on golden samples: give smaller inputs")
     if ran.lowest < LOW:
-        lines.append(f"potentials would fall to {ran.lowest} on golden samples, and stop at {LOW}: train with a v_min")
+        lines.append(f"potentials would fall to {ran.lowest} on golden samples, and stop at {LOW}")
     return lines

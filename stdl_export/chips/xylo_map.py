@@ -37,7 +37,8 @@ DASH_OFF = 0.2  # how far log2(tau / dt) may be from a whole number
 class Layer:
     """One CubaLIF node. Weights are float64, [sources, neurons], gains included: what arrives at the chip's synapse.
 
-    of_input: None where it does not read the input. of_layers: by the node that it reads. dash_syn, dash_mem, bias,
+    of_input: None where it does not read the input. of_layers: by the node that it reads; fed_back: those of them whose
+    spikes of the step before it reads. dash_syn, dash_mem, bias,
     threshold: [neurons]. late: steps behind the input.
     """
 
@@ -51,6 +52,7 @@ class Layer:
     spike: str
     of_input: Float | None = None
     of_layers: dict[NodeName, Float] = field(default_factory=dict)
+    fed_back: frozenset[NodeName] = frozenset()
     late: int = 0
 
 
@@ -96,7 +98,7 @@ def _placed(made: Program, layers: dict[NodeName, Layer]) -> tuple[Network | Non
     found = [*_output_reasons(layers, output)]
     late: dict[NodeName, int] = {}
     for path, layer in layers.items():
-        own = {late[other] + 1 for other in layer.of_layers if other in late and not _previous(made, path, other)}
+        own = {late[other] + 1 for other in layer.of_layers if other in late and other not in layer.fed_back}
         own |= {0} if layer.of_input is not None else set()
         late[path] = max(own, default=0)
         if len(own) > 1:
@@ -105,7 +107,7 @@ def _placed(made: Program, layers: dict[NodeName, Layer]) -> tuple[Network | Non
             found.append(Refusal(path, "sources", what, limit, "leave the skip connection out"))
     for path, layer in layers.items():
         for other in layer.of_layers:
-            if _previous(made, path, other) and late[path] != late[other]:
+            if other in layer.fed_back and late[path] != late[other]:
                 what = f"a feedback from '{other}', which is {late[other] - late[path]} steps later"
                 found.append(Refusal(path, "sources", what, "feedback within one layer", "feed the layer to itself"))
     if found:
@@ -236,7 +238,9 @@ def _fed(made: Program, node: Node, layer: Layer) -> Layer:
     factor = np.broadcast_to(gain, node.shape).reshape(-1).copy()
     if k.synapse.order != "jump_decay_use":  # the chip decays what just arrived, the graph uses it whole
         factor /= 1 - 2.0**-layer.dash_syn
-    of_input, of_layers = layer.of_input, dict(layer.of_layers)
+    of_input: Float | None = None
+    of_layers: dict[NodeName, Float] = {}
+    before: dict[NodeName, bool] = {}
     for source in _read(made, node):
         feeding, weight = made.nodes[source.path], np.eye(layer.size)
         if isinstance(feeding.node, FEEDS):
@@ -251,12 +255,16 @@ def _fed(made: Program, node: Node, layer: Layer) -> Layer:
                     Refusal(of.path, "readers", f"'{feeding.path}'", "one matrix between neurons", "multiply the two")
                 )
             if of.spikes:
+                if before.setdefault(of.path, end.previous) != end.previous:
+                    what = f"'{of.path}' of now and of the step before"
+                    raise Refused(Refusal(node.path, "sources", what, "one of the two", "leave one out"))
                 of_layers[of.path] = of_layers.get(of.path, 0) + weight * factor
             elif end.previous:
                 raise Refused(Refusal(node.path, "sources", "the input of the step before", "that of now", "leave it"))
             else:
                 of_input = weight * factor + (0 if of_input is None else of_input)
-    return replace(layer, of_input=of_input, of_layers=of_layers)
+    fed_back = frozenset(path for path, late in before.items() if late)
+    return replace(layer, of_input=of_input, of_layers=of_layers, fed_back=fed_back)
 
 
 def _read(made: Program, node: Node) -> Iterator[Source]:
@@ -268,17 +276,6 @@ def _read(made: Program, node: Node) -> Iterator[Source]:
                 yield replace(further, previous=further.previous or source.previous)
         else:
             yield source
-
-
-def _previous(made: Program, path: NodeName, other: NodeName) -> bool:
-    """Does a layer read another one's spikes of the step before?"""
-    for source in _read(made, made.nodes[path]):
-        if source.path == other:
-            return source.previous
-        for further in _read(made, made.nodes[source.path]):
-            if further.path == other:
-                return source.previous or further.previous
-    return False
 
 
 def _of(value: Any) -> str:
