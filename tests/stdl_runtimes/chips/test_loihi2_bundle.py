@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nir
 import numpy as np
 import pytest
 import random_graphs
 from bundles import make, rehash
 from skip_graphs import recurrent, residual
+from small_graphs import DT, chain, full, lif
 
 import stdl_runtimes
 from stdl_export.common.console import run
@@ -103,3 +105,53 @@ def test_a_side_file_that_does_not_fit_is_one_line(bundle, field: str, value: ob
     finally:
         path.write_text(before)
         rehash(bundle, ["chips/loihi2/network.json"])
+
+
+def readout(kind: str) -> nir.NIRGraph:
+    """Spikes, weights with negative and positive sums, and an Output of this kind."""
+    rng = np.random.default_rng(5)
+    weight = rng.normal(size=(6, 5)).astype(np.float32)
+    last = rng.normal(size=(4, 6)).astype(np.float32)
+    tau, one, none = full(4 * DT, 4), full(1, 4), full(0.25, 4)
+    ends: dict[str, list[nir.NIRNode]] = {
+        "affine": [nir.Affine(last, rng.normal(size=4).astype(np.float32))],
+        "LI": [nir.Linear(last), nir.LI(tau, 4 * one, none)],
+        "CubaLI": [nir.Linear(last), nir.CubaLI(2 * tau, tau, one, none, one)],
+        "I": [nir.Linear(last), nir.I(one / DT)],
+        "scaled spikes": [nir.Linear(last), lif(4), nir.Scale(full(0.5, 4))],
+    }
+    return chain(nir.Linear(weight), lif(6), *ends[kind], shape=(5,), output=(4,), input="sequence", T=6)
+
+
+@pytest.mark.parametrize("kind", ["affine", "LI", "CubaLI", "I", "scaled spikes"])
+def test_outputs_are_those_of_the_network(tmp_path: Path, kind: str) -> None:
+    """The same up to rounding, where spikes are the same; in the network's own units, at every step."""
+    graph = readout(kind)
+    x = np.random.default_rng(1).integers(0, 2, (6, 30, 5)).astype(np.float32)
+    made = make(tmp_path / "bundle", graph, x, targets=("loihi2",))
+    wanted = reference.run(graph, x)
+    with stdl_runtimes.load(made, "loihi2") as runtime:
+        found = runtime.run_recorded(x)
+    alike = [(found.spikes[node] == wanted.spikes[node]).all(axis=(0, 2)) for node in wanted.spikes]
+    alike = np.all(alike, axis=0)
+    assert alike.mean() > 0.6
+    largest = np.abs(wanted.output).max()
+    assert largest > 0.3
+    assert np.abs(found.output - wanted.output)[:, alike].max() < 0.02 * largest
+
+
+def test_lines_are_images_of_height_1(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    weight = rng.normal(size=(4, 2, 3)).astype(np.float32)
+    conv = nir.Conv1d(None, weight, 1, 1, 1, 1, rng.normal(size=4).astype(np.float32) / 4)
+    graph = chain(conv, lif(4, 9), shape=(2, 9), output=(4, 9), input="sequence", T=5)
+    x = rng.integers(0, 3, (5, 8, 2, 9)).astype(np.float32)
+    made = make(tmp_path / "bundle", graph, x, targets=("loihi2",))
+    wanted = reference.run(graph, x)
+    with stdl_runtimes.load(made, "loihi2") as runtime:
+        found = runtime.run_recorded(x)
+        with runtime.session(8) as session:
+            np.testing.assert_array_equal([session.step(frame) for frame in x], found.output)
+    assert found.output.shape == wanted.output.shape
+    assert np.mean(found.output == wanted.output) > 0.97
+    assert wanted.output.any()
