@@ -4,6 +4,9 @@ import dataclasses
 import re
 from pathlib import Path
 
+import pytest
+import validated
+
 from stdl_runtimes import gate
 from stdl_runtimes.cli import command
 from stdl_runtimes.limits import LIMITS
@@ -33,3 +36,12 @@ def test_every_limit_and_every_key_of_the_file_is_there():
     assert [name for name in LIMITS if f"`{name}`" not in PAGE] == []
     keys = PAGE[PAGE.index("## The JSON file") :]
     assert [field.name for field in dataclasses.fields(Report) if f"`{field.name}`" not in keys] == []
+
+
+def test_its_python_runs(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime")
+    validated.bundle(tmp_path / "bundle")
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "docs/validation.md", "exec"), {})
+    assert "onnxruntime step" in capsys.readouterr().out

@@ -125,6 +125,9 @@ def checks(old: Baseline, new: Report, rules: Rules) -> list[Check]:
             continue
         after = lines[before.runtime]
         found += _accuracy(old, before, new, after, rules)
+        if before.latency and not after.latency:
+            text = "times are not compared: take them with --latency"
+            found.append(Check("compare: latency", after.runtime, passed=True, text=text))
         if before.latency and after.latency:
             found += _times(old, before.latency, new, after.runtime, after.latency, rules)
     return found + _failed_since(old, new)

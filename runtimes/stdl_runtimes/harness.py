@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from stdl_export import bundle as bundles
 from stdl_export.bundle import Bundle
 from stdl_export.common.errors import Unavailable
+from stdl_export.common.names import unknown
 from stdl_runtimes import base, cold, latency, summary
 from stdl_runtimes.base import Options, Runtime
 from stdl_runtimes.data import Samples
@@ -41,6 +44,25 @@ def default_runtimes(bundle: Bundle) -> list[str]:
     """What is checked where none is named: those above, and the chips for which the bundle holds a file."""
     chips = dict.fromkeys(info.chip for info in bundle.manifest.chips)
     return [*DEFAULT, *(name for name in chips if name in base.REGISTRY)]
+
+
+def validate(source: Bundle | Path | str, runtimes: Sequence[str] | None = None, *, plan: Plan | None = None) -> Report:
+    """What `stdl-validate` finds, for programs. source: a bundle or its folder; runtimes: those of the default if None.
+
+    plan: how to take times; None: none are taken. A runtime that cannot run here is in `skipped` of the report, a check
+    that does not hold in `failed`; BadInput where the bundle is none.
+    """
+    bundle = bundles.load(Path(source)) if isinstance(source, Path | str) else source
+    for name in runtimes or ():
+        if name not in base.REGISTRY:
+            raise unknown("runtime", name, base.REGISTRY)
+    request = Request(runtimes or default_runtimes(bundle), plan=plan)
+    return run(bundle, Comparison(bundle), None, request, _silent)
+
+
+@contextlib.contextmanager
+def _silent(what: str, total: int) -> Iterator[Progress]:
+    yield lambda done: None
 
 
 def run(bundle: Bundle, comparison: Comparison, samples: Samples | None, request: Request, bar: Bar) -> Report:

@@ -79,6 +79,13 @@ def test_times_of_another_machine_are_not_compared(old):
     assert "times are not compared: they were taken on a processor" in [check.text for check in found]
 
 
+def test_times_that_nobody_took_are_said_to_be_missing(old):
+    found = baseline.checks(old, reports.report(reports.line("onnxruntime"), reports.line("tensorrt")), Rules())
+    assert ("compare: latency", True, "times are not compared: take them with --latency") in [
+        (check.name, check.passed, check.text) for check in found
+    ]
+
+
 def test_another_network_is_refused(old):
     with pytest.raises(BadInput, match=r"^--compare is about 'small' at T=4, this is 'big' at T=4"):
         baseline.require_same(old, "big", 4)

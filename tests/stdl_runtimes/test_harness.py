@@ -4,6 +4,7 @@ import types
 
 import pytest
 
+from stdl_export.common.errors import BadInput
 from stdl_export.manifest import ChipInfo
 from stdl_runtimes import base, harness
 
@@ -22,6 +23,17 @@ def test_by_default_what_runs_what_the_bundle_holds():
 def test_chips_are_among_them_where_there_is_a_runtime(monkeypatch):
     monkeypatch.setattr(base, "REGISTRY", {"chip": "somewhere", "other": "somewhere"})
     assert harness.default_runtimes(holding("chip", "unknown", "chip")) == [*harness.DEFAULT, "chip"]
+
+
+def test_a_program_validates_as_the_command_does(made):
+    pytest.importorskip("onnxruntime")
+    found = harness.validate(str(made.path), ["onnxruntime"])
+    assert found.passed
+    assert [line.runtime for line in found.runtimes[1:]] == ["reference", "onnxruntime", "onnxruntime step"]
+    assert found.runtimes[1].latency is None
+    assert harness.validate(made).network == "small"
+    with pytest.raises(BadInput, match="did you mean 'onnxruntime'"):
+        harness.validate(made, ["onxruntime"])
 
 
 @pytest.mark.parametrize(
