@@ -115,6 +115,7 @@ def _load(path: Path) -> Bundle:
         if file.suffix == ".onnx":
             onnx_file.check(file)  # else an engine would open what other files it names
     for name in (GRAPH, GOLDEN, *(engine.file for engine in manifest.engines)):
+        inside(path, name)  # it is said in messages, and opened
         if name not in manifest.files:
             raise BadInput(f"bundle '{path}': {MANIFEST} names no hash for '{name}': export it again")
     _refuse_unnamed(path, manifest)

@@ -58,6 +58,8 @@ class Golden:
         for name, x in inputs.items():
             if not self.samples or self.samples not in x.shape[:2]:
                 raise BadInput(f"{where}: {name} {x.shape} and output {self._first_output.shape} differ in samples")
+        if not self.timesteps:
+            raise BadInput(f"{where}: the outputs have no time steps")
         for name, y in outputs.items():
             if y.shape[:2] != self._first_output.shape[:2]:
                 raise BadInput(f"{where}: {name} {y.shape} and {self._first_output.shape} differ in time or samples")

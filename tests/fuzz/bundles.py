@@ -45,7 +45,7 @@ SYSTEM = [sys.prefix, sys.base_prefix, str(ROOT), "/usr/lib", "/usr/share", "/de
 
 def validated(bundle: Path, work: Path) -> str:
     """`stdl-validate`: 0 and 1 are verdicts."""
-    return judged(*call(validate, [str(bundle), "--runtime", "reference,onnxruntime,speck,xylo"], work / "log"))
+    return judged(*call(validate, [str(bundle), "--runtime", "reference,onnxruntime,loihi2,speck,xylo"], work / "log"))
 
 
 def exported(bundle: Path, work: Path) -> str:

@@ -163,6 +163,16 @@ def test_a_wrong_manifest_is_refused(folder: Path, edit, said: str) -> None:
     assert said in refusal(folder)
 
 
+@pytest.mark.parametrize("name", ["\n", "../x", ""])
+def test_an_engine_by_a_name_that_is_none(folder: Path, name: str) -> None:
+    engine = {
+        "file": name, "flavour": "tensorrt", "version": "10.3", "mode": "step", "tf32": False, "batch": [1, 1, 1],
+        "timesteps": None, "compute_capability": "8.7", "graph_sha256": "",
+    }  # fmt: skip
+    edit_manifest(folder, lambda manifest: manifest.update(engines=[engine]))
+    assert "it was refused" in refusal(folder)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, "\xff"])
 def test_a_manifest_that_is_no_json_object(folder: Path, text: str) -> None:
     (folder / bundles.MANIFEST).write_bytes(text.encode("latin-1"))
@@ -291,6 +301,7 @@ def test_golden_head_cuts_every_array() -> None:
             {"input": np.zeros((2, 3), "f4"), "output": np.zeros((4, 2, 3), "f4"), "count:a": np.zeros(2)},
             "'a' must hold whole numbers",
         ),
+        ({"input": np.zeros((2, 3), "f4"), "output": np.zeros((0, 2, 3), "f4")}, "the outputs have no time steps"),
         ({"input": np.array([None]), "output": np.array([None])}, "not a readable .npz file of plain arrays"),
     ],
 )
