@@ -153,6 +153,13 @@ class EngineInfo(_Model):
     compute_capability: str | None
     graph_sha256: str
 
+    @pydantic.field_validator("batch")
+    @classmethod
+    def _in_order(cls, batch: tuple[int, int, int]) -> tuple[int, int, int]:
+        if not batch[0] <= batch[1] <= batch[2]:
+            raise ValueError("the profile of an engine is MIN <= OPT <= MAX")
+        return batch
+
 
 class ChipInfo(_Model):
     """What was exported for a chip: its files lie in `folder`; `graph_sha256` of the graph.nir it was made from."""

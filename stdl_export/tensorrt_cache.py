@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 
-from stdl_export.common.store import Store
+from stdl_export.common.store import Store, limit_bytes
 from stdl_export.tensorrt import BuildOptions, Flavour, Profile
 from stdl_export.tensorrt_build import build
 
@@ -23,6 +23,7 @@ ENGINES = Store("tensorrt-engines")
 
 def engine(flavour: Flavour, model: bytes, name: str, profile: Profile, options: BuildOptions) -> bytes:
     """The engine of an ONNX model, from the cache where it is there; errors as in `build`."""
+    limit_bytes()  # what is wrong with it is said before a long build
     found = key(flavour, model, profile, options)
     if (known := ENGINES.get(found)) is not None:
         log.info("%s: the engine was built before", name)

@@ -75,6 +75,8 @@ class Store:
             self._prune(path)
         except OSError as error:
             log.warning("cache '%s' cannot be written (%s): nothing is kept", path, error.strerror or error)
+        except BadInput as error:
+            log.warning("%s; nothing is dropped from the cache", error)
 
     @contextlib.contextmanager
     def locked(self, key: str, waiting: str) -> Iterator[None]:

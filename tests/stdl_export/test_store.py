@@ -70,6 +70,8 @@ def test_a_limit_that_is_none(monkeypatch: pytest.MonkeyPatch, text: str) -> Non
     monkeypatch.setenv("STDL_CACHE_MIB", text)
     with pytest.raises(BadInput, match="STDL_CACHE_MIB"):
         limit_bytes()
+    STORE.put("a", b"content")
+    assert STORE.get("a") == b"content"
 
 
 def test_a_folder_that_cannot_be_written_is_done_without(

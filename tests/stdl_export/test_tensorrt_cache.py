@@ -79,6 +79,14 @@ def test_a_failed_build_leaves_nothing_and_the_next_one_works() -> None:
     assert made(FakeBuilder())
 
 
+def test_a_limit_that_is_none_is_said_before_a_long_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STDL_CACHE_MIB", "much")
+    trt = FakeBuilder()
+    with pytest.raises(BadInput, match="STDL_CACHE_MIB='much': write a whole number of MiB"):
+        made(trt)
+    assert trt.builds == 0
+
+
 # A process that builds slowly; it prints the engine and how many builds it took.
 BUILD = f"""
 import sys; sys.path.insert(0, {str(HELPERS)!r})
