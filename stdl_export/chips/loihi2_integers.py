@@ -153,11 +153,19 @@ def _applied(layer: NeuronLayer) -> bool:
         return False
 
 
+def _own_weights(made: Rounded) -> Integers:
+    own = made.layer.weight[: made.own]
+    back = made.layer.recurrent if isinstance(made.layer, Dense) else None
+    return own if back is None else np.concatenate([own.reshape(-1), back.reshape(-1)])
+
+
 def refusals(made: Rounded) -> Iterator[Refusal]:
     """What of a layer in whole numbers does not fit the chip."""
     path, layer = made.link.unit.path, made.layer
-    if not np.any(layer.weight) and not (isinstance(layer, Dense) and layer.recurrent is not None):
-        yield Refusal(path, "its weight", "0 everywhere", "a weight that is not 0", "remove the layer")
+    if not _own_weights(made).any():
+        at = f"0 in whole numbers at the largest scale, {made.scale:g}" if made.link.main.any() else "0 everywhere"
+        way_out = "raise weights or gain against threshold and bias" if made.link.main.any() else "remove the layer"
+        yield Refusal(path, "its weight", at, "one that is not 0", way_out)
     elif not _applied(layer):
         low, high = int(layer.weight.min()), int(layer.weight.max())
         limit = "mixed signs in [-254, 254] and even, or positive to 254"

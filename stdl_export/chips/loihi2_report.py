@@ -21,6 +21,7 @@ from stdl_export.graph import Decoding, NodeName
 
 DOC = "Intel's documents"
 CORES, NEURONS_A_CORE, NEURONS, SYNAPSES = 128, 8192, 1_000_000, 120_000_000
+ENOUGH = 0.9  # of predictions that agree, as stdl-validate asks
 WIDE = 32_767  # the accumulator of a core has 16 bits, by nengo-loihi
 LIMITS = (
     Limit("weight, mixed signs", 254, "Lava's synapse: 8 bits, even from 128 on"),
@@ -222,6 +223,11 @@ def warnings(found: Loss, made: Mapping) -> Iterator[str]:
         yield (
             f"it needs {chips} chips or more ({', '.join(over)}, by what documents say of one): for one chip, use "
             "fewer channels, smaller images, or fewer connections that jump over layers"
+        )
+    if found.agreement < ENOUGH:
+        yield (
+            f"only {found.agreement:.2%} of predictions agree: give more input levels (--set loihi2.levels), or "
+            "fine-tune (stdl-train --quantize loihi2)"
         )
     for layer in found.layers:
         where = f"node '{layer.node}'"

@@ -236,3 +236,51 @@ def test_numbers_of_a_program_are_collapsed() -> None:
     numbers = program(small()).nodes["n1"].numbers
     assert numbers is not None
     assert numbers.decay.shape == collapse(np.ones(3)).shape == ()
+
+
+VIOLATIONS: dict[str, tuple[str, str]] = {
+    "tau": ("decay of v", "one number for a layer"),
+    "v_threshold": ("v_threshold", "a threshold above v_reset"),
+    "v_reset": ("v before the first step", "v_reset"),
+    "subtract": ("reset", "'v_reset'"),
+    "within a channel": ("threshold or gain", "one a channel"),
+    "delay": ("its type", "neurons"),
+}
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS, st.sampled_from(sorted(VIOLATIONS)), st.integers(0, 9))
+def test_any_layer_that_breaks_a_limit_is_named(seed: int, kind: str, which: int) -> None:
+    graph = residual(seed)
+    neurons = [name for name, node in graph.nodes.items() if isinstance(node, nir.LIF)]
+    if not neurons:
+        return
+    name = neurons[which % len(neurons)]
+    field, limit = VIOLATIONS[kind]
+    named = broken(graph, name, kind)
+    lines = refused(graph)
+    assert any(line.startswith(f"node '{named}': {field} is ") and limit in line for line in lines), lines
+    assert len(lines) == 1
+
+
+def broken(graph: nir.NIRGraph, name: str, kind: str) -> str:
+    """Break one limit at a layer; the node that is to be named."""
+    node = graph.nodes[name]
+    rise = 1 + np.arange(node.tau.size, dtype=np.float32).reshape(node.tau.shape) / node.tau.size
+    if kind == "tau":
+        node.r = node.r * rise  # the same gain
+        node.tau = node.tau * rise
+    elif kind == "v_threshold":
+        node.v_threshold = node.v_threshold * 0
+    elif kind == "v_reset":
+        node.v_reset = node.v_reset - 0.25
+    elif kind == "subtract":
+        node.metadata["stdl.reset"] = "subtract"
+    elif kind == "within a channel":
+        node.v_threshold = node.v_threshold * rise
+    else:
+        graph.nodes["late"] = nir.Delay(np.full(node.tau.shape, 1e-4, np.float32))
+        graph.edges = [(("late" if source == name else source), target) for source, target in graph.edges]
+        graph.edges.append((name, "late"))
+        return "late"
+    return name

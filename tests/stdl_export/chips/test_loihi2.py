@@ -227,3 +227,42 @@ def test_the_same_graph_gives_the_same_network(tmp_path: Path) -> None:
         exported(graph, x, tmp_path / name)
     one, two = (netx_read.read(tmp_path / name / loihi2.NETWORK) for name in ("one", "two"))
     assert same(one, two)
+
+
+def test_weights_that_vanish_beside_the_threshold_are_refused(tmp_path: Path) -> None:
+    """Beside a threshold of 17 bits 3 millionths of it is less than half a step."""
+    graph = chain(nir.Linear(np.full((2, 2), 3e-6, np.float32)), lif(2), shape=(2,), input="sequence", T=3)
+    with pytest.raises(BadInput, match="node 'n1': its weight is 0 in whole numbers at the largest scale"):
+        exported(graph, spikes_for(graph, 3, 2, 0), tmp_path)
+
+
+def test_a_bias_beyond_13_bits_is_refused(tmp_path: Path) -> None:
+    bias = np.array([5e3, 0], np.float32)
+    graph = chain(nir.Affine(np.ones((2, 2), np.float32), bias), lif(2), shape=(2,), input="sequence", T=3)
+    with pytest.raises(BadInput, match="node 'n1': its bias is 5000 at the smallest scale, the chip takes 13 bits"):
+        exported(graph, spikes_for(graph, 3, 2, 0), tmp_path)
+
+
+def test_a_synapse_with_memory_cannot_carry_a_skip_connection(tmp_path: Path) -> None:
+    graph = residual(3, "sequence")
+    made = loihi2_build.structure(graph, [])
+    assert made is not None
+    host = next(link.unit.path for link in made.links if link.hosts)
+    node = graph.nodes[host]
+    one, tau = np.ones(node.r.shape, np.float32), np.full(node.r.shape, 4e-4, np.float32)
+    graph.nodes[host] = nir.CubaLIF(tau / 2, tau, 4 * one, 0 * one, one, v_reset=0 * one, w_in=one)
+    for name, other in graph.nodes.items():  # a bias in front of its synapse would be another reason
+        if isinstance(other, nir.Conv2d) and (name, host) in graph.edges:
+            other.bias = other.bias * 0
+    with pytest.raises(BadInput, match=f"node '{host}': its synapse is one with memory"):
+        exported(graph, spikes_for(graph, 4, 3, 0), tmp_path)
+
+
+def test_low_agreement_is_a_warning(tmp_path: Path) -> None:
+    graph = residual(3)
+    x = random_graphs.inputs(graph, 12, 4)
+    tmp_path.mkdir(exist_ok=True)
+    golden = goldens.from_reference(graph, x)
+    wrong = goldens.Golden(golden.input, -golden.output, None, golden.counts)
+    found = loihi2.write(ChipJob(graph, wrong, loihi2.Options()), tmp_path)
+    assert any("of predictions agree: give more input levels" in line for line in found.warnings)
