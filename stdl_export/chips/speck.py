@@ -98,7 +98,8 @@ def input_events(golden: Golden, repeated: bool, shape: tuple[int, int, int]) ->
     if (np.abs(x - whole) > 1e-5).any() or whole.min(initial=0) < 0 or whole.max(initial=0) > MOST_EVENTS:
         raise BadInput(
             f"speck: golden inputs are not whole numbers of events (from {x.min():.4g} to {x.max():.4g}): train with "
-            "recordings, or an encoding that gives spikes, such as data.encoding.name = 'poisson'"
+            "recordings, or an encoding that gives spikes, such as data.encoding.name = 'poisson', or give events in "
+            "--inputs FILE.npz"
         )
     frames = np.broadcast_to(whole, (golden.timesteps, *x.shape)) if repeated else whole
     return frames.reshape(*frames.shape[:2], *shape).astype(np.int64)

@@ -25,7 +25,9 @@ from stdl_export.chips.report import LayerUse, Mapping
 from stdl_export.chips.xylo_file import MOST_SHIFT, Specification
 from stdl_export.chips.xylo_integers import (
     CALIBRATED,
+    FEWEST,
     GRID,
+    MOST_WORK,
     Group,
     Seen,
     choose_shifts,
@@ -88,7 +90,8 @@ def write(job: ChipJob, folder: Path) -> Written:
     variant, dt = VARIANTS[job.options.chip], graphs.settings(job.graph).dt
     on = xylo_limits.matrices(found)
     spikes = input_spikes(job.golden, graphs.settings(job.graph).input == "repeat")
-    seen = _seen(job.golden, found, on, spikes[:, :CALIBRATED])
+    few = int(np.clip(MOST_WORK // len(on.between) ** 2, FEWEST, CALIBRATED))
+    seen = _seen(job.golden, found, on, spikes[:, :few])
     shifts = choose_shifts(found, on, seen, dt, job.options.weight_shift)
     spec, hidden, out = specification(found, on, shifts, dt)
     ran = Model(spec).run(padded(spikes, found.latency))
@@ -109,7 +112,8 @@ def input_spikes(golden: Golden, repeated: bool) -> Integers:
     if (np.abs(x - whole) > 1e-5).any() or whole.min(initial=0) < 0 or whole.max(initial=0) > MOST_IN:
         raise BadInput(
             f"xylo: golden inputs are not whole numbers of spikes 0..{MOST_IN} (from {x.min():.4g} to {x.max():.4g}): "
-            "train with an encoding that gives spikes, such as data.encoding.name = 'rows' or 'poisson'"
+            "train with an encoding that gives spikes, such as data.encoding.name = 'rows' or 'poisson', or give "
+            "--inputs FILE.npz"
         )
     frames = np.broadcast_to(whole, (golden.timesteps, *x.shape)) if repeated else whole
     return frames.reshape(*frames.shape[:2], -1).astype(np.int64)

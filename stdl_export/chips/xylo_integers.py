@@ -31,8 +31,8 @@ HEADROOM = 2
 MOST_UNITS = HIGH // 8
 """Of a threshold, shifted: potentials far below it, and currents that fire several times, need the rest of 16 bits."""
 
-CALIBRATED = 256
-"""Golden samples that the states are looked at."""
+CALIBRATED, FEWEST, MOST_WORK = 256, 16, 1 << 24
+"""Golden samples that shifts are chosen on: the most, the fewest; and how many weights of all of them, in between."""
 
 
 @dataclass(frozen=True, eq=False)
