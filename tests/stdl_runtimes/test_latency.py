@@ -169,20 +169,20 @@ def test_percentiles_are_numpys():
 
 
 def test_percentiles_are_mlperfs(tmp_path, monkeypatch):
-    """The same queries, timed by MLCommons' load generator and by us."""
+    """The same queries, timed by MLCommons' load generator and by us: of 500 a few are slow, and a few very slow."""
     lg = pytest.importorskip("mlperf_loadgen", reason="mlcommons-loadgen is not installed")
     monkeypatch.chdir(tmp_path)
-    rng, ours = np.random.default_rng(0), []
+    pauses = np.random.default_rng(0).permutation([0.001] * 440 + [0.003] * 50 + [0.006] * 10)
+    ours = []
 
     def issue(queries):
         for query in queries:
-            pause = rng.gamma(2, 0.0004)
-            ours.append(timing.timed(lambda pause=pause: time.sleep(pause)))
+            ours.append(timing.timed(lambda: time.sleep(pauses[len(ours)])))
             lg.QuerySamplesComplete([lg.QuerySampleResponse(query.id, 0, 0)])
 
     settings = lg.TestSettings()
     settings.scenario, settings.mode = lg.TestScenario.SingleStream, lg.TestMode.PerformanceOnly
-    settings.min_duration_ms, settings.min_query_count, settings.max_query_count = 100, 1000, 1000
+    settings.min_duration_ms, settings.min_query_count, settings.max_query_count = 100, 500, 500
     sut, library = lg.ConstructSUT(issue, lambda: None), lg.ConstructQSL(64, 64, lambda _: None, lambda _: None)
     lg.StartTest(sut, library, settings)
     lg.DestroyQSL(library)
@@ -191,7 +191,7 @@ def test_percentiles_are_mlperfs(tmp_path, monkeypatch):
     found = timing.times(np.array(ours))
     for name, value in (("90.00", found.p90_ms), ("99.00", found.p99_ms)):
         (nanoseconds,) = re.findall(rf"{name} percentile latency \(ns\)\s*: (\d+)", said)
-        assert value == pytest.approx(int(nanoseconds) / 1e6, rel=0.05)
+        assert value == pytest.approx(int(nanoseconds) / 1e6, rel=0.2)  # it times the call of us, too
 
 
 # --- cold start ----------------------------------------------------------------------------------------------------
