@@ -133,3 +133,17 @@ def test_what_was_trained_for_a_chip_is_exported_as_it_is(recipe, chip, tmp_path
     assert len(lost) == {"xylo": 3, "speck": 5}[chip]
     assert all(layer["clipped"] == 0 for layer in lost)
     assert all(layer["weight_error"] < 0.006 for layer in lost), [layer["weight_error"] for layer in lost]
+
+
+def test_what_was_trained_for_loihi2_has_nothing_left_to_round(finished, tmp_path) -> None:
+    assert run(export.command, [str(finished), "--target", "loihi2", "--out", str(tmp_path / "bundle")]) == 0
+    report = json.loads((tmp_path / "bundle" / "chips" / "loihi2" / "report.json").read_text())["loss"]
+    assert [layer["node"] for layer in report["layers"]] == [
+        "conv1.lif",
+        "conv2.lif",
+        "conv3.lif",
+        "conv4.lif",
+        "output",
+    ]
+    assert all(layer["weight_error"] < 2e-3 for layer in report["layers"])
+    assert report["agreement"] > 0.9
