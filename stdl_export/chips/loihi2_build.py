@@ -20,7 +20,7 @@ from stdl_export import graph as graphs
 from stdl_export.chips import chain as chains
 from stdl_export.chips import loihi2_integers, quantise
 from stdl_export.chips.base import Refusal
-from stdl_export.chips.chain import Link
+from stdl_export.chips.links import Link
 from stdl_export.chips.loihi2_integers import MOST_THRESHOLD, Rounded
 from stdl_export.chips.loihi2_model import SHIFT, Aligned, Neurons, Peaks
 from stdl_export.chips.loihi2_neurons import Parameters, parameters

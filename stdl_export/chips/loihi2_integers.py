@@ -16,7 +16,7 @@ import numpy as np
 
 from stdl_export.chips import quantise
 from stdl_export.chips.base import Refusal
-from stdl_export.chips.chain import Link, sizes
+from stdl_export.chips.links import Link, sizes
 from stdl_export.chips.loihi2_model import widest
 from stdl_export.chips.loihi2_neurons import DECAY, Parameters
 from stdl_export.chips.loihi2_weights import applied

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stdl_export.chips.chain import Link, sizes
+from stdl_export.chips.links import Link, sizes
 from stdl_export.chips.loihi2_build import Structure
 from stdl_export.chips.loihi2_integers import normalised
 from stdl_export.chips.maps import Kernel, Map
