@@ -116,3 +116,24 @@ def test_where_spikes_have_no_limit_no_cut_can_stand():
 def test_a_readouts_time_constant_is_not_trained():
     with pytest.raises(ValueError, match="PLIF"):
         ReadoutSpec(classes=3, neuron=NeuronSpec(kind="PLIF"))
+
+
+def test_chunks_are_steps_with_the_state_kept():
+    """Decoupled training runs chunks; the state of a CubaLIF is its synapse's current and its potential."""
+    unit = _network().units[1]
+    with torch.no_grad():  # sums of quarters are exact, in whatever order
+        unit.layer.synapse.weight.mul_(4).round_().div_(4)
+    x = torch.randint(0, 3, (6, 4, *unit.in_shape), generator=torch.Generator().manual_seed(3)).float()
+    chunks, state = [], unit.rest
+    for part in x.split(2):
+        y, state = unit.chunk(part, state)
+        chunks.append(y)
+    steps, kept = [], unit.rest
+    for frame in x:
+        y, kept = unit.step(frame, kept)
+        steps.append(y)
+    assert torch.equal(torch.cat(chunks), torch.stack(steps))
+    assert torch.equal(state[0], kept[0])
+    assert state[0].shape == (2, 4, 9)
+    assert not state[0].requires_grad
+    assert torch.stack(steps).max() > 1
