@@ -189,7 +189,8 @@ def read(path: Path) -> tuple[Configuration, dict[str, Any]]:
     checked = validate(Content, content, f"'{path}'")
     try:
         cores = {_number(k): _core(k, layer) for k, layer in checked.cnn_layers.items()}
-        return Configuration(cores, checked.input.destinations, checked.output), content
+        inputs = tuple(each for each in checked.input.destinations if each.enable)
+        return Configuration(cores, inputs, checked.output), content
     except BadInput as error:
         raise BadInput(f"'{path}': {error}") from None
 
@@ -277,6 +278,9 @@ def _reasons(found: Configuration) -> Iterator[str]:
     if found.output not in found.cores:
         yield f"its output is core {found.output}, which is not there"
     feeds = [(f"core {k}", core.shape, each) for k, core in found.cores.items() for each in core.destinations]
+    if not found.input:
+        yield "its input feeds no core"
+        return
     first = found.cores.get(found.input[0].core)
     feeds += [] if first is None else [("the input", first.in_shape, each) for each in found.input]
     for what, shape, destination in feeds:

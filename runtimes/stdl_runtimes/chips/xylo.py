@@ -33,6 +33,10 @@ TOLERANCES = Tolerances(precision="int8", flips=1.0, agreement=0.9)
 """Weights of 8 bits and states of 16 are another network: it is judged by its predictions."""
 
 
+MOST_LATE = 1 << 10
+"""Steps: a hidden layer is one, and there are at most so many neurons."""
+
+
 class Place(pydantic.BaseModel):
     """Where a layer of the graph is: its neurons on the chip, in the graph's order, and how many steps it is late."""
 
@@ -50,7 +54,7 @@ class About(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="ignore", frozen=True)
 
     chip: str
-    latency: pydantic.NonNegativeInt = pydantic.Field(le=1 << 20)
+    latency: int = pydantic.Field(ge=1, le=MOST_LATE)
     layers: tuple[Place, ...]
 
 
@@ -150,17 +154,20 @@ def load(bundle: Bundle, device: Device) -> Xylo:
 
 
 def load_file(path: Path) -> Xylo:
-    """A specification by its JSON file, beside the .npz of the same name: [T, B, I] in, [T, B, O] out."""
+    """A specification by its JSON file, or by the .npz of the same name: [T, B, I] in, [T, B, O] out."""
+    path = path.with_suffix(".json")
     specification, content = xylo_file.read(path.with_suffix(".npz"), path)
     late = content.get("latency", 1)
-    places = [
-        ("hidden", False, max(int(late) - 1, 0), specification.hidden),
-        ("output", True, late, specification.outputs),
-    ]
-    layers = [{"node": n, "output": o, "late": at, "neurons": [*range(size)]} for n, o, at, size in places]
-    about = validate(About, {"chip": str(content.get("chip", "Xylo")), "latency": late, "layers": layers}, f"'{path}'")
-    own = Ends({"input": (specification.inputs,)}, {"output": (specification.outputs,)}, repeated=False, timesteps=None)
-    return Xylo(specification, about, own, {"hidden": (specification.hidden,), "output": (specification.outputs,)})
+    if not isinstance(late, int) or not 1 <= late <= MOST_LATE:
+        raise BadInput(f"'{path}': latency is {late!r:.40}, accepted are 1 to {MOST_LATE} steps")
+    hidden, outputs = specification.hidden, specification.outputs
+    places = (
+        Place(node="hidden", output=False, late=late - 1, neurons=tuple(range(hidden))),
+        Place(node="output", output=True, late=late, neurons=tuple(range(outputs))),
+    )
+    about = About(chip=str(content.get("chip", "Xylo"))[:40], latency=late, layers=places)
+    own = Ends({"input": (specification.inputs,)}, {"output": (outputs,)}, repeated=False, timesteps=None)
+    return Xylo(specification, about, own, {"hidden": (hidden,), "output": (outputs,)})
 
 
 def read(arrays: Path, rest: Path) -> tuple[Specification, About]:

@@ -365,6 +365,8 @@ WRONG = {
     "circle": (lambda c: c["cnn_layers"][str(c["layers"][1]["core"])]["destinations"].append(
         {"layer": c["layers"][1]["core"], "enable": True, "pooling": 1}), "circle"),
     "output": (lambda c: c.update(output=8), "output is core 8"),
+    "input": (lambda c: c["input"]["destinations"][0].update(enable=False), "feeds no core"),
+    "no input": (lambda c: c["input"].update(destinations=[]), "destinations"),
     "key": (lambda c: _first(c).update(more=1), "more"),
     "missing": (lambda c: _first(c).pop("biases"), "biases"),
 }  # fmt: skip

@@ -78,6 +78,17 @@ def test_a_file_by_itself(made):
             np.testing.assert_array_equal(runtime.run(x), whole.run(x))
 
 
+@pytest.mark.parametrize("late", ["x", 0, None, 1 << 30, 1.5])
+def test_a_file_of_nonsense(made, tmp_path, late):
+    for suffix in ("npz", "json"):
+        name = f"specification.{suffix}"
+        (tmp_path / name).write_bytes((made / "bundle" / FOLDER / name).read_bytes())
+    path = tmp_path / "specification.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"latency": late}))
+    with pytest.raises(BadInput, match="latency is"):
+        stdl_runtimes.load(tmp_path / "specification.npz", runtime="xylo")
+
+
 def test_inputs_that_are_no_spikes(made):
     with stdl_runtimes.load(made / "bundle", runtime="xylo") as runtime, pytest.raises(BadInput, match="whole numbers"):
         runtime.run(np.full((12, 1, 5), 0.5, np.float32))
