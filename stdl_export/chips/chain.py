@@ -29,7 +29,7 @@ def ordered(found: Units) -> tuple[Unit, ...]:
     """The units so that each is behind what it reads, and those that have the longest way to go come first."""
     readers: dict[NodeName, list[NodeName]] = {unit.path: [] for unit in found.units}
     for unit in found.units:
-        for path in unit.sources:
+        for path in unit.reads:
             readers.setdefault(path, []).append(unit.path)
     depth: dict[NodeName, int] = {}
     for unit in reversed(found.units):
@@ -38,7 +38,7 @@ def ordered(found: Units) -> tuple[Unit, ...]:
     waiting = list(found.units)
     while waiting:
         done = {unit.path for unit in order} | {found.input}
-        ready = [unit for unit in waiting if set(unit.sources) <= done]
+        ready = [unit for unit in waiting if set(unit.reads) <= done]
         order.append(max(ready, key=lambda unit: depth[unit.path]))
         waiting.remove(order[-1])
     return tuple(order)
@@ -47,7 +47,7 @@ def ordered(found: Units) -> tuple[Unit, ...]:
 def chain(found: Units, refused: list[Refusal]) -> list[Link]:
     """The chain of units; what cannot be in one is added to `refused`."""
     order = ordered(found)
-    last = {path: at for at, unit in enumerate(order) for path in unit.sources}  # who reads it last
+    last = {path: at for at, unit in enumerate(order) for path in unit.reads}  # who reads it last
     state: tuple[Stream, ...] = (whole(found.input, found.input_shape),)
     links: list[Link] = []
     flat = len(found.input_shape) == 1
@@ -57,6 +57,9 @@ def chain(found: Units, refused: list[Refusal]) -> list[Link]:
         try:
             link = None if flat else conv(unit, state, kept, later)
             link = link or _dense(unit, state, kept, later)
+        except Refused as reason:
+            link = _placeholder(unit)
+            refused.append(reason.refusal)
         except TooLarge as reason:
             link = _placeholder(unit)
             way_out = "use one geometry (stride, padding) for all that is summed, or a smaller map"
@@ -74,7 +77,8 @@ def _placeholder(unit: Unit) -> Link:
 
 def _dense(unit: Unit, state: Sequence[Stream], kept: Sequence[Stream], later: Sequence[Unit]) -> Link:
     """The unit as a matrix over all streams, which are flat from here on."""
-    columns = np.concatenate([_columns(unit.sources.get(stream.source), stream, unit) for stream in state], axis=1)
+    parts = [_columns(unit, stream) for stream in state]
+    columns, delay = (np.concatenate([part[at] for part in parts], axis=1) for at in (0, 1))
     puts, rows = [whole(unit.path, (math.prod(unit.shape),))], []
     for stream in kept:
         taken = _needed(stream, later)
@@ -85,14 +89,23 @@ def _dense(unit: Unit, state: Sequence[Stream], kept: Sequence[Stream], later: S
         rows.append(part)
     relays = np.concatenate(rows) if rows else np.zeros((0, columns.shape[1]))
     recurrent = None if unit.recurrent is None else unit.recurrent.matrix
-    return Link(unit, tuple(state), tuple(puts), columns, relays, recurrent, unit.bias.reshape(-1))
+    late = delay.astype(np.int64) if delay.any() else None
+    return Link(unit, tuple(state), tuple(puts), columns, relays, recurrent, unit.bias.reshape(-1), delay=late)
 
 
-def _columns(wanted: Map | None, stream: Stream, unit: Unit) -> Float:
+def _columns(unit: Unit, stream: Stream) -> tuple[Float, Float]:
+    """Weights of what a stream carries, and by how many steps each is late."""
     index = stream.index.reshape(-1)
-    if wanted is None:
-        return np.zeros((math.prod(unit.shape), len(index)))
-    return np.where(index >= 0, wanted.matrix[:, np.maximum(index, 0)], 0.0)
+    weight, delay = np.zeros((2, math.prod(unit.shape), len(index)))
+    for late, arriving in unit.arriving(stream.source).items():
+        part = np.where(index >= 0, arriving.matrix[:, np.maximum(index, 0)], 0.0)
+        if ((weight != 0) & (part != 0)).any():
+            value = f"{late} steps, and another one, of '{stream.source}'"
+            way_out = "give each pair of neurons one delay"
+            raise Refused(Refusal(unit.path, "the delay of a synapse", value, "one for a pair of neurons", way_out))
+        weight = weight + part
+        delay[part != 0] = late
+    return weight, delay
 
 
 def _needed(stream: Stream, later: Sequence[Unit]) -> Index:
@@ -100,8 +113,8 @@ def _needed(stream: Stream, later: Sequence[Unit]) -> Index:
     index = stream.index.reshape(-1)
     read = np.zeros(len(index), np.bool_)
     for unit in later:
-        if stream.source in unit.sources:
-            read |= unit.sources[stream.source].matrix[:, np.maximum(index, 0)].any(axis=0) & (index >= 0)
+        for arriving in unit.arriving(stream.source).values():
+            read |= arriving.matrix[:, np.maximum(index, 0)].any(axis=0) & (index >= 0)
     return np.flatnonzero(read)
 
 
@@ -109,7 +122,7 @@ def check_input(found: Units, links: Sequence[Link], spikes: bool) -> None:
     """Whole numbers cannot be passed on by neurons that fire or do not; `Refused` where that would be needed."""
     jumped = [link.unit.path for link in links if found.input in {stream.source for stream in link.puts[1:]}]
     if jumped and not spikes:
-        reader = next(unit.path for unit in reversed(found.units) if found.input in unit.sources)
+        reader = next(unit.path for unit in reversed(found.units) if found.input in unit.reads)
         way_out = "let it read neurons, or give inputs of 0 and 1"
         raise Refused(Refusal(reader, "what it reads", "the analog input, past other layers", "spikes", way_out))
 
@@ -117,6 +130,9 @@ def check_input(found: Units, links: Sequence[Link], spikes: bool) -> None:
 def with_input(link: Link, low: Float, step: Float) -> Link:
     """The first layer for inputs n of which x = low + step * n, one low and step a channel of x; x is 0 outside."""
     stream = link.reads[0]
+    if link.delay is not None and low.any():
+        value, way_out = f"that of an input of which 0 steps are {low.min():g}", "let inputs begin at 0"
+        raise Refused(Refusal(link.unit.path, "its delay", value, "delays of inputs that begin at 0", way_out))
     if link.dense:
         every = np.arange(stream.index.size) if stream.index.ndim == 1 else _channel_of(stream)
         bias = link.bias + link.main @ low[every]

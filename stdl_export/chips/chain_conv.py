@@ -15,7 +15,7 @@ from stdl_export.graph import NodeName
 
 def conv(unit: Unit, state: Sequence[Stream], kept: Sequence[Stream], later: Sequence[Unit]) -> Link | None:
     """The unit as a convolution over all streams; None where it or what it must carry is none."""
-    if unit.recurrent is not None or len(unit.shape) < 2:
+    if unit.recurrent is not None or unit.delayed or len(unit.shape) < 2:
         return None
     mains = []
     for stream in state:
@@ -102,6 +102,8 @@ def _phases(source: NodeName, step: Pair, later: Sequence[Unit]) -> list[Pair]:
     """Which phases of a source anybody reads later; all, of a matrix or a kernel that does not move by whole steps."""
     found: set[Pair] = set()
     for unit in later:
+        if source in unit.delayed:
+            return [(d, e) for d in range(step[0]) for e in range(step[1])]
         if source not in unit.sources:
             continue
         kernel = unit.sources[source].kernel

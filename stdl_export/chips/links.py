@@ -36,7 +36,7 @@ class Link:
 
     main: of the unit's own neurons over all streams that it reads, [rows, columns] or a kernel [O, C, kh, kw] with
     stride and begin; relays: the same for the streams that it passes on, 1 where a weight belongs, else 0. recurrent:
-    [rows, rows]. bias has the unit's shape.
+    [rows, rows]. bias has the unit's shape. delay: of a matrix by how many further steps each weight is late.
     """
 
     unit: Unit
@@ -48,6 +48,7 @@ class Link:
     bias: Float
     stride: Pair = (1, 1)
     begin: Pair = (0, 0)
+    delay: Index | None = None
 
     @property
     def dense(self) -> bool:

@@ -145,12 +145,14 @@ def _check(built: Built, side: Side, path: Path, x: NDArray[np.float32], steps: 
 
 
 def _fires_early(built: Built, k: int) -> str:
-    """Only a loop brings what happened before a layer was cleared back into it."""
-    node = built.structure.links[k].unit.path
+    """Only loops and delays bring what was fired before a layer was cleared into it."""
+    link = built.structure.links[k]
+    whose = "its own spikes from before its input arrives come back to it"
+    if link.delay is not None:
+        whose = "spikes from before the input arrives come to it by its delays"
     return (
-        f"loihi2 does not take the network: node '{node}': its own spikes from before its input arrives come back to "
-        "it, as biases act from the first step on: train its layer, and those before it, without biases above "
-        "v_threshold"
+        f"loihi2 does not take the network: node '{link.unit.path}': {whose}, as biases act from the first step on: "
+        "train its layer, and those before it, without biases above v_threshold"
     )
 
 

@@ -130,7 +130,10 @@ def _of_link(link: Link, made: Parameters) -> Iterator[Refusal]:
     if loihi2_integers.varies(link, made):
         way_out = "give a channel one threshold and one r"
         yield Refusal(link.unit.path, "threshold or gain", "not the same within a channel", "one a channel", way_out)
-    if not link.unit.sources:
+    if link.recurrent is not None and link.delay is not None:
+        way_out = "hold spikes behind it, or in front of the layer before"
+        yield Refusal(link.unit.path, "its delay", "that of a layer that reads itself", "none there", way_out)
+    if not link.unit.reads:
         yield Refusal(link.unit.path, "what it reads", "nothing that changes", "an input or spikes", "remove it")
     if link.recurrent is not None and len(link.unit.shape) != 1:
         yield Refusal(link.unit.path, "its recurrence", f"of shape {link.unit.shape}", "rows of neurons", "flatten it")

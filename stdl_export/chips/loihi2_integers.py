@@ -108,7 +108,8 @@ def _layer(link: Link, made: Parameters, scale: float, spiking: bool) -> NeuronL
     bias = _bias(link, np.rint(link.bias * scale).astype(np.int64))
     if link.dense:
         back = None if link.recurrent is None else _with_relays(quantise.rounded(link.recurrent, scale, GRID), link)
-        return Dense(weight, neuron, bias, None, back)
+        late = None if link.delay is None else np.pad(link.delay, ((0, len(link.relays)), (0, 0)))
+        return Dense(weight, neuron, bias, late, back)
     weight, groups = _grouped(weight)
     return Conv(weight, neuron, sizes(link), bias, link.stride, link.begin, (1, 1), groups)
 

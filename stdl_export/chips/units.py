@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import nir
 import numpy as np
 
 from stdl_export.chips.base import Refusal, Refused
 from stdl_export.chips.maps import Float, Kernel, Map, TooLarge, added, dilated, float64, identity, image, ungrouped
+from stdl_export.chips.netx import MOST_DELAY
 from stdl_export.graph import NodeName
 from stdl_export.primitives import Shape, Window, conv_groups, conv_window, pool_window
 from stdl_export.program import Node, Program, Source
@@ -27,8 +28,8 @@ from stdl_export.semantics import Discrete
 class Unit:
     """A layer of neurons, or an Output that reads a linear map: then numbers is None.
 
-    sources: by the path of an Input or of a layer that spikes, what of its values arrives. recurrent: what of its own
-    spikes of the step before. bias has the unit's shape.
+    sources: by the path of an Input or of a layer that spikes, what of its values arrives. delayed: the same of what
+    arrives later, by how many steps. recurrent: what of its own spikes of the step before. bias has the unit's shape.
     """
 
     path: NodeName
@@ -37,6 +38,17 @@ class Unit:
     sources: Mapping[NodeName, Map]
     recurrent: Map | None
     bias: Float
+    delayed: Mapping[NodeName, Mapping[int, Map]] = field(default_factory=dict)
+
+    @property
+    def reads(self) -> list[NodeName]:
+        """All whose values arrive, sooner or later."""
+        return [*dict.fromkeys([*self.sources, *self.delayed])]
+
+    def arriving(self, path: NodeName) -> dict[int, Map]:
+        """What arrives of a source, by its delay."""
+        now = {0: self.sources[path]} if path in self.sources else {}
+        return {**now, **self.delayed.get(path, {})}
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +68,11 @@ class Units:
 
 @dataclass(frozen=True)
 class _Read:
-    """Whose values, and are they those of the step before?"""
+    """Whose values, are they those of the step before (a loop), and by how many steps did a Delay hold them?"""
 
     path: NodeName
     previous: bool
+    delay: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +149,7 @@ class _Walk:
             amplitude = self._amplitude(shown, self.sums[output.path])
         needed = [shown]
         for path in needed:
-            needed += [each for each in self.units[path].sources if each in self.units and each not in needed]
+            needed += [each for each in self.units[path].reads if each in self.units and each not in needed]
         kept = tuple(unit for path, unit in self.units.items() if path in needed)
         entry = self.made.inputs[0]
         return Units(entry, self.made.nodes[entry].shape, output.path, kept, shown, amplitude)
@@ -150,9 +163,8 @@ class _Walk:
         for read in own:
             if read.path != node.path:
                 raise Refused(_refusal(node, "its recurrence", f"from '{read.path}'", "its own spikes", RECURRENT))
-        sources = {read.path: each for read, each in total.maps.items() if not read.previous}
         back = next(iter(own.values()), None)
-        self.units[node.path] = Unit(node.path, node.shape, numbers, sources, back, total.bias)
+        self.units[node.path] = Unit(node.path, node.shape, numbers, *_by_delay(total, back))
         if numbers.spikes:
             scale = float64(numbers.out_scale)
             spikes = _alone(_Read(node.path, False), node.shape)
@@ -169,8 +181,7 @@ class _Walk:
         total = self._arriving(node)
         self.sums[node.path] = total
         if not _plain_spikes(total, self.made):
-            sources = {read.path: each for read, each in total.maps.items()}
-            self.units[node.path] = Unit(node.path, node.shape, None, sources, None, total.bias)
+            self.units[node.path] = Unit(node.path, node.shape, None, *_by_delay(total, None))
 
     def _arriving(self, node: Node) -> _Sum:
         """The sum of what a node reads."""
@@ -211,11 +222,47 @@ def _total(sums: list[_Sum], shape: Shape) -> _Sum:
     return _Sum({read: added(each) for read, each in maps.items()}, bias)
 
 
+def _by_delay(
+    total: _Sum, back: Map | None
+) -> tuple[dict[NodeName, Map], Map | None, Float, dict[NodeName, dict[int, Map]]]:
+    """The last fields of a Unit."""
+    now = {read.path: each for read, each in total.maps.items() if not read.previous and not read.delay}
+    late: dict[NodeName, dict[int, Map]] = {}
+    for read, each in total.maps.items():
+        if read.delay:
+            late.setdefault(read.path, {})[read.delay] = each
+    return now, back, total.bias, late
+
+
+def _delayed(node: Node, total: _Sum) -> _Sum:
+    """A sum that a Delay holds for some steps, each element for its own."""
+    assert node.steps is not None
+    steps = np.broadcast_to(node.steps, node.shape)
+    way_out = "hold spikes of neurons outside of loops, before they are weighted"
+    if total.bias.any() and steps.any():
+        raise Refused(_refusal(node, "what it holds", "more than spikes: a bias", "spikes", way_out))
+    found: dict[_Read, list[Map]] = {}
+    for read, each in total.maps.items():
+        if read.previous and steps.any():
+            raise Refused(_refusal(node, "what it holds", "spikes within a loop", "spikes outside of loops", way_out))
+        for count in map(int, np.unique(steps)):
+            late = read.delay + count
+            if late > MOST_DELAY:
+                limit = f"at most {MOST_DELAY}"
+                raise Refused(_refusal(node, "its delay", f"{late} steps", limit, "shorten it, or raise dt"))
+            here = (steps == count).astype(np.float64)
+            part = each if here.all() else each.scaled(here)
+            found.setdefault(_Read(read.path, read.previous, late), []).append(part)
+    return _Sum({read: added(each) for read, each in found.items()}, total.bias)
+
+
 def _through(node: Node, total: _Sum) -> _Sum:
-    """A sum after a node without memory."""
+    """A sum after a node without memory, or after a Delay."""
+    if isinstance(node.node, nir.Delay):
+        return _delayed(node, total)
     row = STATELESS.get(type(node.node))
-    if row is None or (node.steps is not None and node.steps.any()):
-        limit = f"neurons, {', '.join(kind.__name__ for kind in STATELESS)}"
+    if row is None:
+        limit = f"neurons, {', '.join(kind.__name__ for kind in STATELESS)}, Delay"
         raise Refused(_refusal(node, "its type", type(node.node).__name__, limit, "write the network without it"))
     after = row(node)
     maps = {read: each.then(Map(after.source, after.target, after.what, np.zeros(after.target)))
@@ -228,7 +275,7 @@ def _plain_spikes(total: _Sum, made: Program) -> bool:
     if len(total.maps) != 1 or total.bias.any():
         return False
     read, only = next(iter(total.maps.items()))
-    if not made.nodes[read.path].spikes:
+    if not made.nodes[read.path].spikes or read.delay:
         return False
     if only.what is None:
         return True
@@ -301,5 +348,4 @@ STATELESS: dict[type, Callable[[Node], Map]] = {
     nir.SumPool2d: _pool,
     nir.Flatten: _wired,
     nir.Scale: _scale,
-    nir.Delay: _wired,  # of no steps
 }

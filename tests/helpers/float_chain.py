@@ -27,10 +27,12 @@ class FloatLayer:
         self.syn = 0.0 if synapse is None else float(np.asarray(synapse.decay).reshape(-1)[0])
         self.u = np.zeros((batch, *link.bias.shape))
         self.v, self.s = self.u.copy(), self.u.copy()
+        self.past: list[np.ndarray] = []
 
     def step(self, x: np.ndarray) -> np.ndarray:
         """x [B, ...] of all streams -> everything that the layer puts out (its potential, where it is a readout)."""
-        a = np.stack([self._weights(self.link.main, each) for each in x])
+        self.past.insert(0, x)
+        a = np.stack([self._weights(self.link.main, each) for each in x]) if self.link.delay is None else self._late()
         if self.link.recurrent is not None:
             a = a + self.s @ self.link.recurrent.T
         self.u = self.syn * self.u + a
@@ -41,6 +43,15 @@ class FloatLayer:
         self.v = np.where(self.s > 0, 0, self.v)
         carried = np.stack([self._weights(self.link.relays, each) for each in x])
         return np.concatenate([self.s, carried], axis=1)
+
+    def _late(self) -> np.ndarray:
+        """Every weight times what came in its delay ago."""
+        total = 0
+        for late in np.unique(self.link.delay):
+            if late < len(self.past):
+                weight = np.where(self.link.delay == late, self.link.main, 0)
+                total = total + self.past[late].reshape(len(self.past[late]), -1) @ weight.T
+        return np.zeros((len(self.past[0]), len(self.link.main))) + total
 
     def _weights(self, weight: np.ndarray, x: np.ndarray) -> np.ndarray:
         if self.link.dense:

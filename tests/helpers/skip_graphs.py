@@ -97,6 +97,24 @@ def residual(seed: int, mode: str = "repeat", T: int = 4) -> nir.NIRGraph:
     return g.done(mode, T)
 
 
+def delayed(seed: int, T: int = 6) -> nir.NIRGraph:
+    """Spikes of a convolution and of a row of neurons, each held for its own time, and some not, by relays."""
+    g = _Graph(seed)
+    g.add("input", nir.Input(np.array([2, 3, 3])), [], (2, 3, 3))
+    g.neuron("a0", [g.conv("c0", ["input"], 2, 3, 1)], (2, 3, 3))
+    held = g.add("held0", nir.Delay((g.rng.integers(0, 4, (2, 3, 3)) * DT).astype(np.float32)), ["a0"], (2, 3, 3))
+    flat = g.add("flat", nir.Flatten({"input": None}, 0, -1), [held], (18,))
+    g.neuron("a1", [g.add("fc1", nir.Affine(g.eighths(4, 18), g.eighths(4)), [flat], (4,))], (4,))
+    steps = g.one_of(np.full(4, 2), g.rng.integers(0, 3, 4))
+    g.add("held1", nir.Delay((steps * DT).astype(np.float32)), ["a1"], (4,))
+    plain = g.add("flat0", nir.Flatten({"input": None}, 0, -1), ["a0"], (18,))
+    arriving = [g.add("fc2", nir.Linear(g.eighths(3, 4)), ["held1"], (3,)),
+                g.add("skip", nir.Linear(g.eighths(3, 18)), [plain], (3,))]  # fmt: skip
+    g.neuron("a2", arriving, (3,))
+    g.add("output", nir.Output(np.array([3])), ["a2"], (3,))
+    return g.done("sequence", T)
+
+
 def recurrent(seed: int, T: int = 5, cuba: bool = False) -> nir.NIRGraph:
     """Rows of numbers over time, a layer that reads itself, one behind it, and spikes or a potential as output."""
     g = _Graph(seed)

@@ -12,7 +12,7 @@ import pytest
 import random_graphs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from skip_graphs import recurrent, residual
+from skip_graphs import delayed, recurrent, residual
 from small_graphs import assemble, full, lif
 from small_graphs import chain as in_a_row
 
@@ -62,6 +62,15 @@ def test_a_shortcut_of_stride_2_carries_what_it_reads_of_the_image() -> None:
                 phases.setdefault(stream.step, set()).add(len(stream.phases))
     assert phases[1, 1] == {1}
     assert phases[2, 2] == {1, 4}
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS)
+def test_delays_are_those_of_synapses(seed: int) -> None:
+    graph = delayed(seed)
+    made, _, _ = compared(graph, random_graphs.inputs(graph, 2, 6, seed), 6)
+    assert made.links[0].delay is None
+    assert made.links[1].hosts, "a0 is read behind a1, too"
 
 
 @settings(max_examples=40, deadline=None)
@@ -205,13 +214,25 @@ def test_every_reason_is_said_at_once() -> None:
 
 
 def test_nodes_that_the_chip_has_not_are_named() -> None:
-    delayed = in_a_row(nir.Linear(np.ones((3, 2), np.float32)), lif(3), nir.Delay(full(3 * 2.0**-10, 3)), lif(3),
-                       shape=(2,), output=(3,), input="sequence", T=3)  # fmt: skip
-    assert any("node 'n2': its type is Delay" in line for line in refused(delayed))
+    held = in_a_row(nir.Linear(np.ones((3, 2), np.float32)), lif(3), nir.Delay(full(63 * 2.0**-10, 3)), lif(3),
+                    shape=(2,), output=(3,), input="sequence", T=3)  # fmt: skip
+    assert any("node 'n2': its delay is 63 steps, the chip takes at most 62" in line for line in refused(held))
+    biased = in_a_row(nir.Affine(np.ones((3, 2), np.float32), full(1, 3)), nir.Delay(full(2.0**-10, 3)), lif(3),
+                      shape=(2,), output=(3,), input="sequence", T=3)  # fmt: skip
+    assert any("node 'n1': what it holds is more than spikes: a bias" in line for line in refused(biased))
     stepped = in_a_row(nir.Threshold(full(0.5, 2)), lif(2), shape=(2,), input="sequence", T=3)
     assert any("node 'n0': its type is Threshold" in line for line in refused(stepped))
     potential = in_a_row(nir.LI(full(1, 2), full(1, 2), full(0, 2)), lif(2), shape=(2,), input="sequence", T=3)
     assert any("node 'n1': what it reads is the potential of 'n0'" in line for line in refused(potential))
+
+
+def test_two_delays_for_one_pair_of_neurons_are_refused() -> None:
+    nodes = {"input": nir.Input(np.array([2])), "a": lif(2), "late": nir.Delay(full(2.0**-10, 2)),
+             "w": nir.Linear(np.ones((2, 2), np.float32)), "b": lif(2),
+             "output": nir.Output(np.array([2]))}  # fmt: skip
+    edges = [("input", "a"), ("a", "late"), ("late", "w"), ("a", "w"), ("w", "b"), ("b", "output")]
+    lines = refused(assemble(nodes, edges, input="sequence", T=3))
+    assert any("node 'b': the delay of a synapse is 1 steps, and another one, of 'a'" in line for line in lines)
 
 
 def test_a_loop_over_two_layers_is_refused() -> None:
@@ -244,7 +265,7 @@ VIOLATIONS: dict[str, tuple[str, str]] = {
     "v_reset": ("v before the first step", "v_reset"),
     "subtract": ("reset", "'v_reset'"),
     "within a channel": ("threshold or gain", "one a channel"),
-    "delay": ("its type", "neurons"),
+    "delay": ("its delay", "at most 62"),
 }
 
 
@@ -279,7 +300,7 @@ def broken(graph: nir.NIRGraph, name: str, kind: str) -> str:
     elif kind == "within a channel":
         node.v_threshold = node.v_threshold * rise
     else:
-        graph.nodes["late"] = nir.Delay(np.full(node.tau.shape, 1e-4, np.float32))
+        graph.nodes["late"] = nir.Delay(np.full(node.tau.shape, 70e-4, np.float32))
         graph.edges = [(("late" if source == name else source), target) for source, target in graph.edges]
         graph.edges.append((name, "late"))
         return "late"

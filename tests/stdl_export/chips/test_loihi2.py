@@ -12,7 +12,7 @@ import random_graphs
 from bundles import make
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from skip_graphs import recurrent, residual
+from skip_graphs import delayed, recurrent, residual
 from small_graphs import chain, lif
 
 from stdl_export import assemble
@@ -117,6 +117,22 @@ def test_recurrent_layers_are_calibrated_and_checked(
         assert "from before its input arrives" in str(error)  # noqa: PT017
         return
     assert side.depth == 2
+
+
+@settings(max_examples=12, deadline=None)
+@given(SEEDS)
+def test_delays_are_written_and_hold_on_the_chips_own_time(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
+    """`write` compares every potential with the network without the chip's own delays."""
+    graph, folder = delayed(seed), tmp_path_factory.mktemp("loihi2")
+    for name, node in graph.nodes.items():  # nothing fires before the input is there
+        if isinstance(node, nir.LIF):
+            node.v_leak = np.minimum(node.v_leak, 0)
+        if name in ("c0", "fc1"):
+            node.bias = np.minimum(node.bias, 0)
+    exported(graph, spikes_for(graph, 6, 3, seed), folder)
+    layers = netx_read.read(folder / loihi2.NETWORK).neurons
+    assert layers[1].delay is not None
+    assert layers[1].delay.max() == max(np.rint(graph.nodes["held0"].delay.max() / 1e-4), 0)
 
 
 def test_a_layer_that_fires_before_its_input_and_reads_itself_is_refused(tmp_path: Path) -> None:
