@@ -107,6 +107,7 @@ def test_an_export_that_is_stopped_cleans_up(tmp_path: Path, name: str) -> None:
     stop = (
         "import os, signal, time\n"
         "from stdl_export import bundle\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         f"bundle._write_manifest = lambda *_: (os.kill(os.getpid(), signal.{name}), time.sleep(60))\n"
     )
     running = start("export", net, "--target", "triton,svg", before=stop)

@@ -415,6 +415,8 @@ def leave_a_journal(bundle: Path, rng: Draw) -> None:
 
 def rehash(bundle: Path) -> None:
     """Write the hashes of the files that the manifest names as they are now, where it still is a manifest."""
+    if not (bundle / MANIFEST).is_file():
+        return  # a pipe, perhaps
     try:
         content = json.loads((bundle / MANIFEST).read_text())
         files = content["files"]
