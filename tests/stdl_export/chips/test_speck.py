@@ -3,7 +3,9 @@
 import itertools
 import json
 import re
+from dataclasses import replace
 
+import conformance
 import nir
 import numpy as np
 import pytest
@@ -381,3 +383,18 @@ def test_foreign_files(file, tmp_path, name):
     path.write_text(json.dumps(content))
     with pytest.raises(BadInput, match=match):
         speck_file.read(path)
+
+
+def test_a_network_that_sinabs_ran_and_exported(tmp_path):
+    """Beside what sinabs itself recorded of it: 8 bits cost few spikes."""
+    case = conformance.load("sinabs-conv-iaf-sumpool")
+    x = case.arrays["input"]
+    graph = graphs.with_settings(case.graph, replace(graphs.settings(case.graph), input="sequence"))
+    _, configuration, about, expected = _written(graph, tmp_path, x)
+    ran = Model(configuration).run(x.astype(np.int64))
+    for layer in about["layers"]:
+        recorded = case.arrays[f"spikes:{layer['node']}"]
+        np.testing.assert_array_equal(expected.spikes[layer["node"]], recorded)
+        off = np.abs((ran.spikes[layer["core"]].reshape(recorded.shape) - recorded).sum(axis=0)).sum()
+        assert off <= 0.06 * recorded.sum(), layer["node"]
+    assert len(about["layers"]) == 3
