@@ -36,10 +36,11 @@ KEPT = (
 class TensorRt(probing.Probing):
     """The engines of one bundle on one GPU, by mode. The one that shows single layers is opened when it is asked for.
 
-    Threads: `run` is for one at a time; sessions have streams of their own, and each may have a thread.
+    Threads: runs wait for each other; sessions have streams of their own, and each may have a thread.
     """
 
     name = "tensorrt"
+    threads = True
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class TensorRt(probing.Probing):
         self.ends = ends.of_manifest(bundle.manifest)
         self._bound: dict[tuple[EngineMode, int], Bound] = {}
         self._said: dict[EngineMode, str] = {}  # of CUDA graphs
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # contexts are made, and sequences run, one at a time
         self._probe, self.shows_spikes = probe, probe is not None
         self.modes = tuple(mode for mode in MODES if mode in engines)
         self.largest_session = engines["step"].batch[2] if "step" in engines else None
@@ -63,12 +64,16 @@ class TensorRt(probing.Probing):
 
     def describe(self) -> Mapping[str, str]:
         """Flavour, GPU, driver, how the engines were built; of each mode that was run, whether by a CUDA graph."""
-        said = {"gpu": f"{self._device.name}, SM {self._device.compute_capability}"}
-        said["driver"] = f"CUDA {self._device.driver}"
+        said = {
+            "engine": ", ".join(
+                sorted({f"{each.info.flavour} {each.info.version}" for each in self._engines.values()})
+            ),
+            "gpu": f"{self._device.name}, SM {self._device.compute_capability}",
+            "driver": f"CUDA {self._device.driver}",
+        }
         for mode, engine in self._engines.items():
-            info, batch = engine.info, ":".join(map(str, engine.batch))
-            how = f"{info.flavour} {info.version}, batch {batch}, TF32 {'on' if info.tf32 else 'off'}"
-            said[f"{mode} engine"] = how
+            batch = ":".join(map(str, engine.batch))
+            said[f"{mode} engine"] = f"batch {batch}, TF32 {'on' if engine.info.tf32 else 'off'}"
             said[f"{mode} cuda_graph"] = self._said.get(mode, "asked for" if self._graphs else "off, as asked for")
         return said
 
@@ -81,21 +86,24 @@ class TensorRt(probing.Probing):
         if "sequence" not in self._engines:
             return {}
         took: dict[str, float] = {}
-        for bound, padded, _ in self._parts(x):
-            for part, milliseconds in bound.timed(padded).items():
-                took[part] = took.get(part, 0.0) + milliseconds
+        with self._lock:
+            for bound, padded, _ in self._parts(x):
+                for part, milliseconds in bound.timed(padded).items():
+                    took[part] = took.get(part, 0.0) + milliseconds
         return took
 
     def outputs(self, x: Arrays, timesteps: int) -> Arrays:
         """Outputs [T, B, ...]; a batch larger than the engine takes is run in parts, a smaller one is filled up."""
-        return ends.joined([outputs for outputs, _ in self._run(x, ())])
+        with self._lock:
+            return ends.joined([outputs for outputs, _ in self._run(x, ())])
 
     def run_to_states(self, x: Values, timesteps: int | None = None) -> tuple[Result, dict[str, Array]]:
         """The same with one more copy from the device for each state."""
         states.check_final(self._engine("sequence").info.final_states, self._bundle)
         arrays, _ = self.ends.sequence(x, timesteps)
         infos = self._bundle.manifest.states
-        parts = list(self._run(arrays, [info.output for info in infos]))
+        with self._lock:
+            parts = list(self._run(arrays, [info.output for info in infos]))
         last = {info.input: np.concatenate([found[info.output] for _, found in parts]) for info in infos}
         return ends.plain(ends.joined([outputs for outputs, _ in parts])), last
 
@@ -112,7 +120,8 @@ class TensorRt(probing.Probing):
             padded = filled(given, axis, smallest) | filled(
                 {name: each[:, at] for name, each in fed.items()}, 1, smallest
             )
-            outputs = self._bind("probe", max(real, smallest)).run(padded)
+            with self._lock:
+                outputs = self._bind("probe", max(real, smallest)).run(padded)
             found.append({name: output[:, :real] for name, output in outputs.items()})
         whole = ends.joined(found)
         shown = {node: whole.pop(probing.names(node)[1]) for node in spikes}
@@ -120,7 +129,7 @@ class TensorRt(probing.Probing):
 
     def session(self, batch: int, states: Mapping[str, Array] | None = None) -> base.Session:
         """A session on the step engine, with buffers and a stream of its own."""
-        with self._lock:  # contexts are made one at a time
+        with self._lock:
             opened = Steps(self._device, self._engine("step"), self._bundle, batch, states, self._graphs)
         self._said["step"] = opened.graph
         return opened

@@ -4,8 +4,11 @@ It refuses what the real ones punish: memory that was given back, another stream
 set, one address for a state's input and output.
 """
 
+import functools
 import threading
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +16,17 @@ from stdl_export.common.errors import Unavailable
 from stdl_export.onnx import lower
 from stdl_export.program import program
 from stdl_runtimes.reference_walk import Simulation
+
+
+def alone(method):
+    """One thread at a time, as the driver sees to it."""
+
+    @functools.wraps(method)
+    def locked(self, *given):
+        with self.lock:
+            return method(self, *given)
+
+    return locked
 
 
 class FakeCuda:
@@ -27,16 +41,20 @@ class FakeCuda:
         self.pins = []
         self.streams = []
         self.room, self.captures = room, captures
+        self.lock = threading.RLock()
         self._next = 256
 
     @property
+    @alone
     def allocated(self):
         return sum(map(len, self.memory.values()))
 
+    @alone
     def stream(self):
         self.streams.append(FakeStream(self, 77 + len(self.streams)))
         return self.streams[-1]
 
+    @alone
     def allocate(self, size):
         if self.allocated + size > self.room:
             raise Unavailable("CUDA: out of memory (cudaMalloc): take a smaller batch")
@@ -44,32 +62,45 @@ class FakeCuda:
         self.memory[self._next] = bytearray(b"\xff" * size)  # NaN: nobody cleared it
         return self._next
 
+    @alone
     def free(self, address):
-        self.check_idle()
+        end = address + len(self.memory[address])
+        assert not any(address <= each < end for work in self.coming() for each in work.addresses), "it is still used"
         del self.memory[address]
 
+    @alone
     def pinned(self, shape, dtype=np.float32):
         self.pins.append(np.full(shape, np.nan, dtype))
         return self.pins[-1]
 
-    def check_idle(self):
-        """What is given back may be used by work that is still to come, unless there is none."""
-        ours = threading.get_ident()  # other sessions may be at work in other threads
-        assert not any(stream.queue for stream in self.streams if stream.thread == ours)
-
+    @alone
     def unpin(self, array):
-        self.check_idle()
+        assert not any(np.shares_memory(array, each) for work in self.coming() for each in work.arrays), "it is used"
         self.pins = [pin for pin in self.pins if pin is not array]
 
+    def coming(self):
+        """What is still to be done, on all streams: other threads may be at work."""
+        return [work for stream in list(self.streams) for work in list(stream.queue)]
+
+    @alone
     def is_pinned(self, array):
         return any(np.shares_memory(array, pin) for pin in self.pins)
 
+    @alone
     def view(self, address, size):
         """The bytes at an address, which may lie inside what was allocated."""
         for start, block in self.memory.items():
             if start <= address and address + size <= start + len(block):
                 return memoryview(block)[address - start : address - start + size]
         raise AssertionError(f"{address} + {size} is not allocated")
+
+
+class Work(NamedTuple):
+    """Something for the device to do, the addresses and the pinned arrays that it needs then."""
+
+    do: Callable[[], object]
+    addresses: Sequence[int] = ()
+    arrays: Sequence[np.ndarray] = ()
 
 
 class FakeStream:
@@ -80,25 +111,22 @@ class FakeStream:
 
     def __init__(self, cuda, handle):
         self.cuda, self.handle, self.closed = cuda, handle, False
-        self.queue, self.thread = [], threading.get_ident()
+        self.queue = []
         self.capturing = None
-        self.graphs, self.marks = set(), {}
+        self.graphs, self.marks = [], {}
         self.log = []
         self._clock = 0.0
 
-    def do(self, what, work):
+    def do(self, what, do, addresses=(), arrays=()):
         """What a graph replays later reads and writes then what is there then."""
         assert not self.closed
         self.log.append(what)
-        if self.capturing is not None:
-            self.capturing.append(work)
-        else:
-            self.queue.append(work)
+        (self.queue if self.capturing is None else self.capturing).append(Work(do, addresses, arrays))
 
     def upload(self, array, address):
         assert array.flags.c_contiguous
         assert self.cuda.is_pinned(array), "pageable memory is copied slowly"
-        self.do("up", lambda: self._put(address, array.tobytes()))
+        self.do("up", lambda: self._put(address, array.tobytes()), [address], [array])
 
     def download(self, address, array):
         assert self.cuda.is_pinned(array)
@@ -107,14 +135,14 @@ class FakeStream:
         def work():
             array[...] = np.frombuffer(self.cuda.view(address, array.nbytes), array.dtype).reshape(array.shape)
 
-        self.do("down", work)
+        self.do("down", work, [address], [array])
 
     def copy(self, source, target, size):
         assert source + size <= target or target + size <= source, "they overlap"
-        self.do("copy", lambda: self._put(target, bytes(self.cuda.view(source, size))))
+        self.do("copy", lambda: self._put(target, bytes(self.cuda.view(source, size))), [source, target])
 
     def clear(self, address, size):
-        self.do("clear", lambda: self._put(address, bytes(size)))
+        self.do("clear", lambda: self._put(address, bytes(size)), [address])
 
     def _put(self, address, content):
         self.cuda.view(address, len(content))[:] = content
@@ -123,7 +151,8 @@ class FakeStream:
         assert not self.closed
         assert self.capturing is None, "a wait ends a capture"
         while self.queue:
-            self.queue.pop(0)()
+            self.queue[0].do()
+            self.queue.pop(0)
             self._clock += 1.0
 
     def capture(self, work):
@@ -134,17 +163,16 @@ class FakeStream:
             captured, self.capturing = self.capturing, None
         if not self.cuda.captures:
             raise Unavailable("CUDA: operation not permitted when stream is capturing (cudaStreamEndCapture)")
-        graph = tuple(captured)
-        self.graphs.add(graph)
-        return graph
+        self.graphs.append(captured)
+        return captured
 
     def launch(self, graph):
-        assert graph in self.graphs
-        self.do("launch", lambda: [work() for work in graph])
+        assert any(graph is each for each in self.graphs)
+        self.do("launch", lambda: [work.do() for work in graph], [each for work in graph for each in work.addresses])
 
     def forget(self, graph):
         assert not self.queue
-        self.graphs.remove(graph)
+        self.graphs = [each for each in self.graphs if each is not graph]
 
     def events(self, count):
         self.marks |= {len(self.marks) + i: None for i in range(count)}
@@ -157,7 +185,7 @@ class FakeStream:
             self._clock -= 1.0  # a mark takes no time
             self.marks[event] = self._clock + 1.0
 
-        self.queue.append(work)
+        self.queue.append(Work(work))
 
     def milliseconds(self, first, second):
         return self.marks[second] - self.marks[first]
@@ -252,7 +280,7 @@ class FakeContext:
             return False
         self.warm = True
         frozen = dict(self.addresses)
-        ours.do("enqueue", lambda: self._execute(frozen))
+        ours.do("enqueue", lambda: self._execute(frozen), list(frozen.values()))
         return True
 
     def _execute(self, addresses):

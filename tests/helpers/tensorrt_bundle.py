@@ -7,6 +7,7 @@ from fake_gpu import FakeCuda, FakeEngine, FakeProbe, FakeTensorRt
 from several import inputs as several_inputs
 from several import network
 
+from stdl_export import graph as graphs
 from stdl_export.manifest import FP32, EngineInfo
 from stdl_runtimes import base, cuda, tensorrt_engine
 
@@ -19,7 +20,7 @@ def inputs(batch, mode):
 
 
 class Gpu:
-    """See the module; `changes` are of what the manifest says about both engines."""
+    """See the module. given: another graph and its input; `changes` are of what the manifest says about the engines."""
 
     def __init__(
         self,
@@ -33,15 +34,19 @@ class Gpu:
         device=None,
         engine=FakeEngine,
         probe=False,
+        given=None,
         **changes,
     ):
         self.graph = network(mode, T) if several else small_network(mode=mode, readout="li", T=T)
         self.x = several_inputs(mode, 6, T) if several else inputs(6, mode)
+        if given is not None:
+            self.graph, self.x = given
+        steps = graphs.settings(self.graph).T
         bundle = bundles.make(folder, self.graph, self.x, arithmetic=arithmetic)
         self.cuda = device or FakeCuda()
         states, repeated = bundle.manifest.states, mode == "repeat"
         self.engines = {
-            name: engine(self.graph, self.cuda, name, states, T, repeated, several and name == "sequence")
+            name: engine(self.graph, self.cuda, name, states, steps, repeated, several and name == "sequence")
             for name in ("sequence", "step")
         }
         if probe:
@@ -56,7 +61,7 @@ class Gpu:
                 mode=name,
                 tf32=False,
                 batch=batch,
-                timesteps=None if name == "step" else T,
+                timesteps=None if name == "step" else steps,
                 final_states=several and name == "sequence",
                 compute_capability=None,
                 graph_sha256=bundle.manifest.files["graph.nir"],

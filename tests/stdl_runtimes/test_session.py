@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from chains import exact, small_network
 from safetensors.numpy import save_file
+from tensorrt_bundle import Gpu
 
 import stdl_runtimes
 from stdl_export.common.errors import BadInput
@@ -25,10 +26,16 @@ def made(tmp_path_factory):
     return bundles.make(tmp_path_factory.mktemp("session") / "b", graph, x), x
 
 
-@pytest.fixture(params=RUNTIMES)
-def opened(request, made):
+@pytest.fixture(params=[*RUNTIMES, "tensorrt"])
+def opened(request, made, tmp_path_factory, monkeypatch):
     pytest.importorskip("onnxruntime")
-    with stdl_runtimes.load(made[0], request.param) as runtime:
+    bundle, x = made
+    if request.param == "tensorrt":  # on a fake GPU, whose engines run the same graph
+        bundle = Gpu(
+            tmp_path_factory.mktemp("gpu") / "b", monkeypatch, "sequence", (1, 1, 64), given=(bundle.graph(), x)
+        ).bundle
+    with stdl_runtimes.load(bundle, request.param) as runtime:
+        runtime.bundle = bundle
         yield runtime
 
 
@@ -237,10 +244,10 @@ def test_no_rows_are_none(made, opened):
 
 
 def test_threads_may_run_one_runtime_and_step_sessions_of_their_own(made, opened):
-    bundle, x = made
+    _, x = made
     assert opened.threads
     whole = opened.run(x)
-    with stdl_runtimes.load(bundle, opened.name) as fresh, ThreadPoolExecutor(6) as pool:  # no graph is open yet
+    with stdl_runtimes.load(opened.bundle, opened.name) as fresh, ThreadPoolExecutor(6) as pool:  # no graph is open yet
 
         def sensor(number):
             if number % 2:
@@ -292,7 +299,7 @@ def test_a_source_is_a_bundle_or_its_folder_or_the_runtimes_own_file(made, tmp_p
 
 
 def test_what_is_in_force_is_described(opened):
-    assert opened.describe()["engine"].split()[0] in {"NumPy", "onnxruntime"}
+    assert opened.describe()["engine"].split()[0] in {"NumPy", "onnxruntime", "tensorrt_rtx"}
     assert opened.tolerances is None
     assert opened.refused == ()
     assert base.REGISTRY[opened.name]

@@ -95,11 +95,12 @@ def test_what_is_in_force_is_described(gpu):
     made = gpu(tf32=True)
     with made.load() as runtime:
         assert runtime.describe() == {
+            "engine": "tensorrt_rtx 1.0",
             "gpu": "Fake GPU, SM 8.7",
             "driver": "CUDA 12.6",
-            "sequence engine": "tensorrt_rtx 1.0, batch 1:1:4, TF32 on",
+            "sequence engine": "batch 1:1:4, TF32 on",
             "sequence cuda_graph": "asked for",
-            "step engine": "tensorrt_rtx 1.0, batch 1:1:4, TF32 on",
+            "step engine": "batch 1:1:4, TF32 on",
             "step cuda_graph": "asked for",
         }
         assert runtime.tolerances is not None
