@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pydantic
@@ -18,7 +18,12 @@ from stdl_export.common.files import atomic_file
 MOST_BYTES = 64 << 20
 
 Shown = Literal["spikes", "potential", "current"]
-Positive = pydantic.PositiveInt
+Positive = Annotated[int, pydantic.Field(ge=1, le=1 << 30)]
+Usual = Annotated[float, pydantic.Field(ge=-1e20, le=1e20)]
+"""A number with which nothing overflows."""
+
+Small = Annotated[float, pydantic.Field(ge=1e-20, le=1e20)]
+"""The same, above 0."""
 
 
 class _Model(pydantic.BaseModel):
@@ -35,8 +40,8 @@ class InputSide(_Model):
     shape: tuple[Positive, ...]
     repeat: bool
     most: Positive
-    low: tuple[float, ...]
-    step: tuple[pydantic.PositiveFloat, ...]
+    low: tuple[Usual, ...]
+    step: tuple[Small, ...]
 
     @property
     def levels(self) -> Levels:
@@ -53,7 +58,7 @@ class LayerSide(_Model):
     shape: tuple[Positive, ...]
     own: Positive
     carries: tuple[str, ...]
-    scale: pydantic.PositiveFloat
+    scale: Small
 
 
 class OutputSide(_Model):
@@ -65,15 +70,15 @@ class OutputSide(_Model):
     node: str
     shape: tuple[Positive, ...]
     shown: Shown
-    factor: float
+    factor: Usual
 
 
 class ReaderSide(_Model):
     """Arguments of Lava's reader, `netx.hdf5.Network`."""
 
-    input_message_bits: pydantic.NonNegativeInt
+    input_message_bits: Annotated[int, pydantic.Field(ge=0, le=32)]
     reset_interval: Positive | None
-    reset_offset: pydantic.NonNegativeInt
+    reset_offset: Annotated[int, pydantic.Field(ge=0, le=1 << 30)]
 
     @property
     def options(self) -> ReaderOptions:

@@ -144,7 +144,7 @@ def simulate(
         raise BadInput(f"the input has shape {x.shape}, {x.dtype}: accepted are numbers (features, T) or (C, H, W, T)")
     _check_whole(x, options, "the input")
     T, sample = x.shape[-1], x.shape[:-1]
-    length = steps if steps is not None else T + len(network.neurons) + 2
+    length = steps if steps is not None else T + lateness(network) + 2
     simulation = Simulation(network, 1, options, sample)
     kept: dict[str, list[NDArray[Any]]] = {}
     for t in range(length):
@@ -154,6 +154,12 @@ def simulate(
                 kept.setdefault(f"layer{k}_{name}", []).append(getattr(stage.neurons, name)[0])
     types = {"spikes": np.uint8, "u": np.int32, "v": np.int32}
     return {name: np.stack(each, axis=-1).astype(types[name.rpartition("_")[2]]) for name, each in kept.items()}
+
+
+def lateness(network: Network) -> int:
+    """How many steps the last thing that an input can do is late: one a layer, and its longest delay."""
+    delays = [layer.delay for layer in network.neurons if isinstance(layer, Dense) and layer.delay is not None]
+    return len(network.neurons) + sum(int(each.max()) for each in delays)
 
 
 def read_input(path: Path) -> NDArray[np.generic]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import nir
 import numpy as np
@@ -155,3 +157,61 @@ def test_lines_are_images_of_height_1(tmp_path: Path) -> None:
     assert found.output.shape == wanted.output.shape
     assert np.mean(found.output == wanted.output) > 0.97
     assert wanted.output.any()
+
+
+VALUES = [
+    None,
+    True,
+    0,
+    -1,
+    1,
+    7,
+    2**31,
+    2**63,
+    10**30,
+    0.0,
+    -1.5,
+    1e308,
+    1e-308,
+    "",
+    "x",
+    "\ud800",
+    [],
+    {},
+    [1.0],
+    [0, 0],
+]
+
+
+def leaves(value: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every key and index of JSON."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in inside:
+        yield (*way, key)
+        yield from leaves(each, (*way, key))
+
+
+def test_any_other_side_file_is_one_line_or_runs(bundle) -> None:
+    path = bundle.path / "chips" / "loihi2" / "network.json"
+    before, x = path.read_text(), bundle.golden().input[:2]
+    rng, lines, ran = np.random.default_rng(0), [], 0
+    try:
+        for way in leaves(json.loads(before)):
+            for at in rng.choice(len(VALUES), 2, replace=False):
+                content = json.loads(before)
+                inside = content
+                for key in way[:-1]:
+                    inside = inside[key]
+                inside[way[-1]] = VALUES[at]
+                path.write_text(json.dumps(content))
+                try:
+                    stdl_runtimes.load(rehash(bundle, ["chips/loihi2/network.json"]), "loihi2").run(x)
+                    ran += 1
+                except BadInput as error:
+                    lines.append(str(error))
+    finally:
+        path.write_text(before)
+        rehash(bundle, ["chips/loihi2/network.json"])
+    assert len(lines) > 50
+    assert ran > 5
+    assert "\n" not in "".join(lines)

@@ -96,6 +96,14 @@ def test_what_cannot_be_opened_says_why_in_a_line(tmp_path: Path, capsys: pytest
         runtime.session(1)
 
 
+def test_the_default_length_lets_delays_run_out() -> None:
+    made = network(12)
+    longest = [int(layer.delay.max()) for layer in made.neurons if getattr(layer, "delay", None) is not None]
+    assert sum(longest) > 0
+    arrays = loihi2_file.simulate(made, np.ones((*made.input_shape, 4)), None, ReaderOptions())
+    assert arrays["layer0_v"].shape[-1] == 4 + len(made.neurons) + sum(longest) + 2
+
+
 def test_graded_inputs_are_whole_numbers(tmp_path: Path) -> None:
     made = network(3)
     x = np.full((*made.input_shape, 4), 1.5)
