@@ -28,6 +28,7 @@ benchmarks: .venv/installed
 	$(BIN)/python benchmarks/training_memory.py
 	$(BIN)/python benchmarks/training_time.py
 	$(BIN)/python benchmarks/loading_events.py
+	$(BIN)/python benchmarks/loading_images.py
 	$(BIN)/python benchmarks/export_cost.py
 	$(BIN)/python benchmarks/inference_latency.py
 	$(BIN)/python benchmarks/streaming.py
