@@ -1,4 +1,4 @@
-"""Recipes for two cores, from the data to the verdict: trained on several seeds, exported, validated in every runtime here.
+"""Recipes for two cores, from the data to the verdict: trained on several seeds, exported, validated in all runtimes.
 
 All by the commands. Processor time is that of training, all threads together: a busy machine does not lengthen it much.
 
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--recipes", default=RECIPES)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument(
-        "--cifar10", help="A folder with CIFAR-10's Parquet files; without it they come from their hub."
+        "--cifar10", help="folder of CIFAR-10's Parquet files; without it its hub"
     )
     parser.add_argument("--resume", action="store_true", help="go on behind what a stopped run has measured")
     arguments = parser.parse_args()
