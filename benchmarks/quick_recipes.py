@@ -27,9 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipes", default=RECIPES)
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument(
-        "--cifar10", help="folder of CIFAR-10's Parquet files; without it its hub"
-    )
+    parser.add_argument("--cifar10", help="folder of CIFAR-10's Parquet files; without it its hub")
     parser.add_argument("--resume", action="store_true", help="go on behind what a stopped run has measured")
     arguments = parser.parse_args()
     results = kept("quick_recipes", arguments.resume)
