@@ -213,6 +213,13 @@ def notes(found: Loss) -> Iterator[str]:
         f"Lava's CPU processes; {found.spikes_per_inference:.0f} spikes and {found.synops_per_inference:.0f} SynOps "
         "an inference"
     )
+    worst = max(found.layers, key=lambda layer: layer.weight_error)
+    clipped = sum(layer.clipped_weights for layer in found.layers)
+    decay = max(layer.decay_error for layer in found.layers)
+    yield (
+        f"rounding changed weights by at most {worst.weight_error:.2%} ('{worst.node}') and decays by {decay:.1g}, and "
+        f"clipped {clipped} weights; rates and accumulators of each layer are in report.json"
+    )
 
 
 def warnings(found: Loss, made: Mapping) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 BAR, ROW, NAME, NUMBER = 150, 22, 150, 92  # sizes in the picture
+LETTERS = 22  # of a name
 FITS, FULL, OVER = "#2f7d5b", "#b7791f", "#b83232"
 
 
@@ -95,7 +96,13 @@ def _sentence(use: Use) -> str:
     unit = f" {use.unit}" if use.unit else ""
     about = ", an estimate" if use.estimate else ""
     verdict = "" if use.fits else ": TOO MUCH"
-    return f"{use.name}: {use.used:,.6g} of {use.limit:,.6g}{unit} ({use.used / use.limit:.1%}){about}{verdict}"
+    share = f"{use.used / use.limit:.1%}"
+    return f"{use.name}: {_number(use.used)} of {_number(use.limit)}{unit} ({share}){about}{verdict}"
+
+
+def _number(value: float) -> str:
+    """Whole numbers whole, others short."""
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.6g}"
 
 
 def _svg(mapping: Mapping) -> str:
@@ -113,16 +120,23 @@ def _svg(mapping: Mapping) -> str:
     ]
     for at, layer in enumerate(mapping.layers):
         y = ROW * (3 + at)
-        parts.append(_text(8, y, layer.name))
+        parts.append(_text(8, y, _short(layer.name)))
         for column, (value, largest) in enumerate(zip((layer.neurons, layer.synapses), most, strict=True)):
             parts += _bar(NAME + column * (BAR + NUMBER), y, value / largest, f"{value:,}", FITS)
     for at, use in enumerate(mapping.uses):
         y = ROW * (4 + len(mapping.layers) + at)
         share = use.used / use.limit
-        parts.append(_text(8, y, use.name))
+        parts.append(_text(8, y, _short(use.name)))
         colour = OVER if share > 1 else FULL if share > 0.8 else FITS
-        parts += _bar(NAME, y, min(share, 1), f"{use.used:,.6g} of {use.limit:,.6g} {use.unit} ({share:.0%})", colour)
+        parts += _bar(
+            NAME, y, min(share, 1), f"{_number(use.used)} of {_number(use.limit)} {use.unit} ({share:.0%})", colour
+        )
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _short(name: str) -> str:
+    """A name that ends before the bars begin."""
+    return name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}\u2026"
 
 
 def _bar(x: int, y: int, share: float, text: str, colour: str) -> Sequence[str]:

@@ -138,7 +138,7 @@ def test_a_map_of_biases_is_read_in_the_order_of_the_file(tmp_path: Path) -> Non
 def test_any_other_numbers_are_refused_on_one_line_or_run(tmp_path: Path) -> None:
     """Every data set in turn gets a few other values, shapes and types; what is read can be run."""
     rng, lines, ran = np.random.default_rng(0), [], 0
-    for seed in range(3):
+    for seed in range(2):
         names: list[str] = []
         with h5py.File(written(tmp_path, seed), "r") as file:
             file.visititems(lambda name, item, names=names: names.append(name))
@@ -151,7 +151,7 @@ def test_any_other_numbers_are_refused_on_one_line_or_run(tmp_path: Path) -> Non
                     ran += 1
                 except BadInput as error:
                     lines.append(str(error))
-    assert len(lines) > 100
+    assert len(lines) > 60
     assert ran > 20
     assert "\n" not in "".join(lines)
 
