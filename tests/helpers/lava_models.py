@@ -2,7 +2,7 @@
 
 Ports become plain attributes and decorators do nothing, since Lava as a package needs Python 3.10 and starts a process
 for each of its own. What computes is Lava's: `PyLifModelBitAcc`, `PyLifResetModelBitAcc`, `PyDenseModelBitAcc`,
-`PyDelayDenseModelBitAcc`, `PyConvModelFixed`, and lava-dl's `optimize_weight_bits`.
+`PyDelayDenseModelBitAcc`, `PyConvModelFixed`, and lava-dl's reader of netx files.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ FAKED = (
     f"{CORE}.sync.protocols.loihi_protocol", f"{CORE}.model.py.ports", f"{CORE}.model.py.type", f"{CORE}.resources",
     f"{CORE}.decorator", f"{CORE}.model.py.model", f"{CORE}.model.py.connection", f"{CORE}.model.py.neuron",
     "lava.proc.lif.process", "lava.proc.dense.process", "lava.proc.conv.process", "lava.utils", "lava.proc.conv",
+    f"{CORE}.process.process", f"{CORE}.process.ports.ports", "lava.proc.rf.process", "lava.proc.rf_iz.process",
+    "lava.proc.sdn.process", "lava.lib.dl.slayer.neuron.rf", "lava.lib.dl.netx.blocks.process",
+    "lava.lib.dl.netx.blocks.models",
 )  # fmt: skip
 REAL = {
     "lava.utils.weightutils": "lava/src/lava/utils/weightutils.py",
@@ -35,6 +38,7 @@ REAL = {
     "lava.proc.dense.models": "lava/src/lava/proc/dense/models.py",
     "lava.proc.conv.models": "lava/src/lava/proc/conv/models.py",
     "lava.lib.dl.netx.utils": "lava-dl/src/lava/lib/dl/netx/utils.py",
+    "lava.lib.dl.netx.hdf5": "lava-dl/src/lava/lib/dl/netx/hdf5.py",
 }
 MOST_DELAY = 62
 
@@ -53,6 +57,21 @@ class _Fake(types.ModuleType):
 class _Model:
     def __init__(self, proc_params: dict[str, Any]) -> None:
         self.proc_params = proc_params
+
+
+class Block:
+    """What the reader makes of a layer: the arguments of its block."""
+
+    output_message_bits = 0
+
+    def __init__(self, **told: Any) -> None:
+        self.told, self.shape = told, told["shape"]
+        self.inp, self.out = MagicMock(), MagicMock()
+
+
+class _Process:
+    def __init__(self, **_told: Any) -> None:
+        pass
 
 
 class Port:
@@ -80,6 +99,9 @@ def load(clones: Path) -> dict[str, Any]:
             setattr(decorator, name, lambda *_args, **_more: lambda found: found)
         model.PyLoihiProcessModel = _Model  # type: ignore[attr-defined]
         sys.modules[f"{CORE}.model.py.type"].LavaPyType = lambda *_args, **_more: None  # type: ignore[attr-defined]
+        sys.modules[f"{CORE}.process.process"].AbstractProcess = _Process  # type: ignore[attr-defined]
+        for name in ("Input", "Dense", "RecurrentDense", "Conv", "ComplexDense"):
+            setattr(sys.modules["lava.lib.dl.netx.blocks.process"], name, type(name, (Block,), {}))
         for part, names in (("connection", ("Float", "BitApproximate")), ("neuron", ("Float", "Fixed"))):
             for name in names:  # the learning models are built on them, and never run here
                 kind = f"Learning{part.title()}Model{name}"
