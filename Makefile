@@ -33,6 +33,9 @@ benchmarks: .venv/installed
 	$(BIN)/python benchmarks/inference_latency.py
 	$(BIN)/python benchmarks/streaming.py
 	$(BIN)/python benchmarks/soak.py
+	$(BIN)/python benchmarks/chips.py
+	$(BIN)/python benchmarks/loihi2.py
+	$(BIN)/python benchmarks/quick_recipes.py
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 10) else None'
