@@ -45,6 +45,12 @@ def ending(path: Path) -> str:
     return "taken"
 
 
+def held() -> int:
+    """Address space of this process, what other tests have left in it included."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a process of its own is forked")
 def test_any_bit_of_a_file(tmp_path: Path) -> None:
     """Positions all over the file, more of them where HDF5 keeps its structure."""
@@ -57,7 +63,8 @@ def test_any_bit_of_a_file(tmp_path: Path) -> None:
     if not child:
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
+        limit = held() + BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
         try:
             flip_all(path, positions, notes)
