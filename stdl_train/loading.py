@@ -130,7 +130,7 @@ class Data:
     def encoded(self, images: Tensor, chosen: Tensor, epoch: int | None = None) -> Tensor:
         """What the network takes, from what `take` gives: a frame [B, C, H, W] or a sequence [T, B, C, H, W]."""
         x = images if self.encoding is None else self.encoding(images, chosen, epoch)
-        return (x - self.mean) / self.std
+        return (x - self.mean).div_(self.std)  # in place: fresh memory costs more than the arithmetic
 
     def batches(self, size: int, limit: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Network input and labels of the first `limit` samples (None: all) in order, without augmentation."""
@@ -145,7 +145,7 @@ class Data:
         values = moved.float()
         if self.timed:
             return values.transpose(0, 1).contiguous()
-        return values / 255 if whole else values
+        return values.div_(255) if whole else values
 
 
 class _Reads(Dataset[Any]):
