@@ -18,7 +18,7 @@ from dataclasses import replace
 import numpy as np
 
 from stdl_export.chips.base import Refusal, Refused
-from stdl_export.chips.chain_conv import conv
+from stdl_export.chips.chain_conv import MOST_WEIGHTS, conv, too_many
 from stdl_export.chips.links import Index, Link, Stream, sizes, whole
 from stdl_export.chips.maps import Float, Kernel, Map, Pair, TooLarge
 from stdl_export.chips.units import Unit, Units
@@ -50,7 +50,7 @@ def chain(found: Units, refused: list[Refusal]) -> list[Link]:
     last = {path: at for at, unit in enumerate(order) for path in unit.reads}  # who reads it last
     state: tuple[Stream, ...] = (whole(found.input, found.input_shape),)
     links: list[Link] = []
-    flat = len(found.input_shape) == 1
+    flat, weights = len(found.input_shape) == 1, 0
     for at, unit in enumerate(order):
         kept = [stream for stream in state if last.get(stream.source, -1) > at]
         later = order[at + 1 :]
@@ -66,6 +66,10 @@ def chain(found: Units, refused: list[Refusal]) -> list[Link]:
             refused.append(Refusal(unit.path, "what it computes", str(reason), "at most 2^24 weights", way_out))
         flat = link.dense
         links.append(link)
+        weights += link.main.size + link.relays.size
+        if weights > MOST_WEIGHTS:
+            refused.append(too_many(unit, weights))
+            break
         state = link.puts
     return links
 

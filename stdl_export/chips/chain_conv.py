@@ -7,10 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stdl_export.chips.base import Refusal, Refused
 from stdl_export.chips.links import Link, Stream, whole
 from stdl_export.chips.maps import Float, Kernel, Map, Pair, image, placed
 from stdl_export.chips.units import Unit
 from stdl_export.graph import NodeName
+
+MOST_WEIGHTS = 1 << 29
+"""Of a whole chain, zeros of relays included: the file, and the network that is checked against it, fit into memory."""
+
+
+def too_many(unit: Unit, weights: int) -> Refusal:
+    """A chain that has become too large to be written, at this unit."""
+    value = f"{weights:,} with those of the layers before, relays of skip connections included"
+    way_out = "make the network narrower (model.options.widths), or have fewer skip connections"
+    return Refusal(unit.path, "the number of weights", value, f"at most {MOST_WEIGHTS:,} in a file", way_out)
 
 
 def conv(unit: Unit, state: Sequence[Stream], kept: Sequence[Stream], later: Sequence[Unit]) -> Link | None:
@@ -33,9 +44,12 @@ def conv(unit: Unit, state: Sequence[Stream], kept: Sequence[Stream], later: Seq
         return None
     relays = [each for each in carried if each is not None]
     begin, canvas = _canvas([part for part in mains if part is not None], relays, state, stride, size)
+    rows_of = image(unit.shape)[0] + sum(len(relay.stream.index) for relay in relays)
+    channels = sum(stream.index.shape[0] for stream in state)
+    if (weights := rows_of * channels * canvas[0] * canvas[1]) > MOST_WEIGHTS:
+        raise Refused(too_many(unit, weights))
     main = [_part(part, stream, begin, canvas, image(unit.shape)[0]) for part, stream in zip(mains, state, strict=True)]
     rows = [_relay_rows(relay, state, begin, canvas) for relay in relays]
-    channels = sum(stream.index.shape[0] for stream in state)
     weight = np.concatenate(rows) if rows else np.zeros((0, channels, *canvas))
     puts = (whole(unit.path, unit.shape), *(relay.stream for relay in relays))
     bias = unit.bias.reshape(image(unit.shape))

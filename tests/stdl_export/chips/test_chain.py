@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import ModuleType
 from typing import Any
 
 import float_chain
@@ -17,7 +18,7 @@ from skip_graphs import delayed, recurrent, residual
 from small_graphs import assemble, full, lif
 from small_graphs import chain as in_a_row
 
-from stdl_export.chips import loihi2_build
+from stdl_export.chips import chain, chain_conv, loihi2_build
 from stdl_export.chips.base import Refusal
 from stdl_export.chips.maps import Kernel, Map, added, identity
 from stdl_export.program import program
@@ -251,6 +252,14 @@ def test_parameters_that_vary_within_a_channel_are_refused() -> None:
     graph = in_a_row(nir.Conv2d(None, weight, 1, 1, 1, 1, full(0, 2)), node, shape=(1, 3, 3), output=(2, 3, 3),
                      input="sequence", T=2)  # fmt: skip
     assert any("not the same within a channel" in line for line in refused(graph))
+
+
+@pytest.mark.parametrize("module", [chain, chain_conv])
+def test_a_chain_that_memory_would_not_hold_is_refused(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found where it is still small: of all layers so far, or of the one that comes."""
+    monkeypatch.setattr(module, "MOST_WEIGHTS", 50)
+    lines = refused(residual(5658))
+    assert any("the number of weights is " in line and "model.options.widths" in line for line in lines)
 
 
 def test_numbers_of_a_program_are_collapsed() -> None:
