@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 OUT = Path("demo")
+PAGE = f"{OUT}/report.html"
 BIN = Path(sys.executable).parent
 
 
@@ -30,14 +31,14 @@ def main() -> int:
     commands = (
         ["stdl-train", "digits-vgg5", "--out", f"{OUT}/run"],
         ["stdl-export", f"{OUT}/run", "--target", ",".join(targets), "--out", f"{OUT}/bundle"],
-        ["stdl-validate", f"{OUT}/bundle", "--latency", "--json", f"{OUT}/validation.json"],
+        ["stdl-validate", f"{OUT}/bundle", "--latency", "--json", f"{OUT}/validation.json", "--report", PAGE],
     )
     for command in commands:
         print(f"\n$ {' '.join(command)}", flush=True)
         code = subprocess.run([str(BIN / command[0]), *command[1:]], check=False).returncode
         if code:
             return code
-    print(f"\ndone in {time.perf_counter() - begun:.0f} s: {OUT}/run, {OUT}/bundle, {OUT}/validation.json")
+    print(f"\ndone in {time.perf_counter() - begun:.0f} s: {OUT}/run, {OUT}/bundle, {OUT}/validation.json, {PAGE}")
     return 0
 
 
