@@ -65,7 +65,7 @@ def check_in_place(opened: Source, graph: nir.NIRGraph, overrides: Overrides, op
     """Parts are added to a bundle only. What its graph and golden samples say cannot change in place."""
     if opened.bundle is None:
         raise BadInput(f"'{options.source}' is not a bundle, so --out is needed: name a new folder")
-    about_the_graph = overrides.model_fields_set - {"tensorrt"}
+    about_the_graph = overrides.model_fields_set - {"tensorrt", *overrides.chips}  # those are about a target
     if graphs.settings(graph) != opened.bundle.manifest.settings or options.golden or options.inputs or about_the_graph:
         raise BadInput(
             f"bundle '{options.source}' would no longer be what its golden samples prove: give --out, a new folder"

@@ -324,6 +324,11 @@ def test_what_a_bundle_proves_does_not_change_in_place(
     assert "would no longer be what its golden samples prove" in refused(capsys, "bundle", "--target", "onnx", *args)
 
 
+def test_options_of_a_chip_are_not_about_what_a_bundle_proves(bundle: Path) -> None:
+    assert run("bundle", "--target", "loihi2", "--set", "loihi2.samples=2") == 0
+    assert (bundle / "chips" / "loihi2" / "network.net").is_file()
+
+
 @pytest.mark.parametrize(
     ("shape", "said"),
     [
