@@ -357,6 +357,8 @@ def _device(name: str) -> torch.device:
 
 def _check_band(recipe: Recipe, accuracy: float, changed: bool) -> None:
     """The recipe's band holds for the recipe as it is; one that was changed on the command line promises nothing."""
+    if recipe.expect is not None and recipe.expect.published is not None:
+        log.info("published: %.2f%% (%s)", recipe.expect.published * 100, recipe.expect.source)
     if recipe.expect is None or recipe.expect.test_accuracy is None:
         return
     low, high = recipe.expect.test_accuracy
@@ -370,9 +372,17 @@ def _check_band(recipe: Recipe, accuracy: float, changed: bool) -> None:
         raise CheckFailed(f"test accuracy {accuracy:.2%} is outside the recipe's band {low:.1%} to {high:.1%}")
 
 
+def _to_reach(expect: ExpectTable) -> str:
+    """Test accuracy: the band that a run must reach, or what others report."""
+    if expect.test_accuracy is not None:
+        low, high = expect.test_accuracy
+        return f"{low:.0%} to {high:.0%}"
+    return "" if expect.published is None else f"{expect.published:.2%}, {expect.source}"
+
+
 def _recipe_table() -> Table:
     """One line a recipe, those of a data set together. memory: predicted, of a training step."""
-    table = Table("data", "recipe", "network", "T", "memory", "time", "what")
+    table = Table("data", "recipe", "network", "T", "memory", "time", "to reach", "what")
     for column in table.columns[:5]:
         column.no_wrap, column.overflow = True, "fold"
     recipes = sorted((read_recipe(name) for name in recipe_names()), key=lambda recipe: (recipe.data.name, recipe.name))
@@ -381,6 +391,6 @@ def _recipe_table() -> Table:
         time = "" if expect.minutes is None else f"{expect.minutes:g} min, {expect.machine}"
         table.add_row(
             recipe.data.name, recipe.name, recipe.model.network, str(recipe.model.T), expect.memory or "", time,
-            recipe.description,
+            _to_reach(expect), recipe.description,
         )  # fmt: skip
     return table

@@ -162,10 +162,13 @@ class ExpectTable(Table):
     """What to expect of an unchanged recipe.
 
     `test_accuracy`: the band, in fractions, that it must reach. `memory`: predicted bytes of a training step.
-    `minutes`: of a run, as measured, with `machine` in words.
+    `published`: what others report for this setting, a fraction, and `source` who and by which method: to be reached,
+    but nothing fails for it. `minutes`: of a run, as measured, with `machine` in words.
     """
 
     test_accuracy: tuple[float, float] | None = None
+    published: Fraction | None = None
+    source: str | None = None
     memory: str | None = None
     minutes: PositiveFloat | None = None
     machine: str | None = None

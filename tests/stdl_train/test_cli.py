@@ -14,6 +14,7 @@ from stdl_export.common.console import run
 from stdl_models.network import SpikingNetwork
 from stdl_train import cli
 from stdl_train.loop import Trainer, epoch_seed
+from stdl_train.recipe import read_recipe
 
 QUICK = ["digits-vgg5", "--set", "data.train_limit=120", "--set", "data.test_limit=40", "--set", "train.epochs=3"]
 
@@ -88,7 +89,16 @@ def test_plan_prints_bytes_and_trains_nothing(tmp_path, capsys):
 
 def test_list_names_every_recipe(capsys):
     assert run(cli.main, ["--list"]) == 0
-    assert "digits-vgg5" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "digits-vgg5" in said
+    assert "98% to 100%" in said
+    assert "92.92%" in said  # what others report for cifar10-resnet19
+
+
+def test_what_others_report_is_said_and_nothing_fails_for_it(caplog):
+    caplog.set_level("INFO", logger="stdl")
+    cli._check_band(read_recipe("cifar10-resnet19"), accuracy=0.1, changed=False)
+    assert "published: 92.92% (Zheng et al. 2021, BPTT)" in caplog.text
 
 
 def test_bad_input(tmp_path, capsys, finished):
