@@ -66,6 +66,12 @@ def from_reference(graph: nir.NIRGraph, x: Values, labels: NDArray[np.integer] |
     made = program(graph)
     _check_spikes(made, x)
     result = _run(made, x, _steps(made))
+    for name, found in result.outputs.items():
+        if not np.isfinite(found).all():
+            raise BadInput(
+                f"node '{name}' puts out infinity or NaN on the golden inputs, so nothing can equal it: check "
+                "the numbers of the nodes before it, or give smaller inputs with --inputs"
+            )
     counts = {name: fired.sum(axis=0, dtype=np.int32) for name, fired in result.spikes.items()}
     output = result.output if len(result.outputs) == 1 else result.outputs
     golden = Golden(mapped(x, lambda each: np.asarray(each, dtype=np.float32)), output, labels, counts)

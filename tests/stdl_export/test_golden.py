@@ -5,6 +5,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+import nir
 import numpy as np
 import pytest
 import random_graphs
@@ -128,3 +129,10 @@ def test_one_silent_layer_does_not_silence_the_others() -> None:
     graph = chain(if_(1, threshold=100), if_(1, threshold=1e9), shape=(1,), T=4)
     samples, _ = golden.choose(graph, None, None, 8)
     assert samples.counts["n0"].any()
+
+
+def test_outputs_beyond_float32_are_refused():
+    """Infinity equals nothing: no runtime could be held against it."""
+    net = chain(if_(3), nir.Linear(np.full((2, 3), 3e38, np.float32)), shape=(3,), output=(2,), T=4)
+    with np.errstate(over="ignore"), pytest.raises(BadInput, match="puts out infinity or NaN on the golden inputs"):
+        golden.from_reference(net, np.full((4, 2, 3), 5, np.float32))
