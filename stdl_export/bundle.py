@@ -18,8 +18,8 @@ import nir
 
 from stdl_export import graph as graphs
 from stdl_export.common import changes, onnx_file
-from stdl_export.common.config import read_json, validate
-from stdl_export.common.errors import BadInput, one_line
+from stdl_export.common.config import read_json_object, validate
+from stdl_export.common.errors import BadInput
 from stdl_export.common.files import FULL, atomic_file, inside, require_empty, sha256, sync_tree
 from stdl_export.golden_file import GOLDEN, Golden, read_golden
 from stdl_export.manifest import SCHEMA_VERSION, Manifest
@@ -170,16 +170,10 @@ def _read_manifest(path: Path) -> Manifest:
     file = inside(path, MANIFEST)
     if not file.is_file():
         raise BadInput(f"'{path}' is no bundle: it has no {MANIFEST}; give a folder that stdl-export wrote")
-    if file.stat().st_size > MAX_MANIFEST_BYTES:
-        raise BadInput(f"'{file}' is larger than {MAX_MANIFEST_BYTES >> 20} MiB: it was refused")
-    try:
-        content = read_json(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"'{file}' is not JSON: {one_line(str(error)):.160}") from None
-    if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
-        found = content.get("schema_version") if isinstance(content, dict) else None
+    content = read_json_object(file, MAX_MANIFEST_BYTES, "export it again")
+    if (version := content.get("schema_version")) != SCHEMA_VERSION:
         raise BadInput(
-            f"'{file}' has schema version {found!r}, this version of stdl reads {SCHEMA_VERSION}: export it again"
+            f"'{file}' has schema version {version!r:.40}, this version of stdl reads {SCHEMA_VERSION}: export it again"
         )
     return validate(Manifest, content, f"'{file}'")
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import pydantic
 
-from stdl_export.common.config import read_json, validate
+from stdl_export.common.config import read_json_object, validate
 from stdl_export.common.errors import BadInput, one_line
 from stdl_runtimes.gate import Rules
 from stdl_runtimes.latency_result import Latency
@@ -90,15 +90,8 @@ class Baseline(_Old):
 
 def read(path: Path) -> Baseline:
     """Read a file that `--json` wrote; BadInput on one line where it is none, or of another schema."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise BadInput(f"'{path}' is larger than {MAX_BYTES >> 20} MiB: it was refused")
-        found: Any = read_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"'{path}' does not exist: give a file that stdl-validate --json wrote") from None
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"'{path}' is not JSON: {one_line(str(error)):.160}") from None
-    version = found.get("schema_version") if isinstance(found, dict) else None
+    found = read_json_object(path, MAX_BYTES, "give a file that stdl-validate --json wrote")
+    version = found.get("schema_version")
     if version != SCHEMA_VERSION:
         raise BadInput(
             f"'{path}' has schema version {version!r:.40}, this version of stdl compares {SCHEMA_VERSION}: write it "

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import nir
+import numpy as np
 import pydantic
 
+from stdl_export.chips.quantise import Integers
 from stdl_export.chips.report import Mapping
+from stdl_export.common.errors import BadInput
 from stdl_export.golden_file import Golden
 
 FOLDER = "chips"
@@ -70,6 +73,18 @@ class Written:
     mapping: Mapping
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+
+def whole_inputs(golden: Golden, repeated: bool, most: int, chip: str, way_out: str) -> Integers:
+    """Golden inputs as numbers of spikes [T, B, ...], at most `most` in a step; BadInput where they are none."""
+    x = golden.input
+    assert isinstance(x, np.ndarray), "there is one Input"
+    whole = np.rint(x)
+    if (np.abs(x - whole) > 1e-5).any() or whole.min(initial=0) < 0 or whole.max(initial=0) > most:
+        found = f"not whole numbers of spikes 0..{most} (from {x.min():.4g} to {x.max():.4g})"
+        raise BadInput(f"{chip}: golden inputs are {found}: {way_out}")
+    frames = np.broadcast_to(whole, (golden.timesteps, *x.shape)) if repeated else whole
+    return frames.astype(np.int64)
 
 
 class Chip(Protocol):

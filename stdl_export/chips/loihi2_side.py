@@ -11,8 +11,7 @@ import pydantic
 
 from stdl_export.chips.netx import ReaderOptions
 from stdl_export.chips.quantise import Levels
-from stdl_export.common.config import read_json, validate
-from stdl_export.common.errors import BadInput, one_line
+from stdl_export.common.config import read_json_object, validate
 from stdl_export.common.files import atomic_file
 
 MOST_BYTES = 64 << 20
@@ -107,10 +106,5 @@ def write(side: Side, path: Path) -> None:
 
 def read(path: Path) -> Side:
     """BadInput on one line for anything that is none."""
-    if path.stat().st_size > MOST_BYTES:
-        raise BadInput(f"'{path}' is larger than {MOST_BYTES >> 20} MiB: it was refused")
-    try:
-        content = read_json(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"'{path}' is not JSON: {one_line(str(error)):.160}") from None
-    return validate(Side, content if isinstance(content, dict) else {"is": "no table"}, f"'{path}'")
+    content = read_json_object(path, MOST_BYTES, "export the network again")
+    return validate(Side, content, f"'{path}'")

@@ -18,13 +18,12 @@ import numpy as np
 
 from stdl_export import graph as graphs
 from stdl_export.chips import quantise, speck_file, speck_limits, speck_map
-from stdl_export.chips.base import ChipJob, ChipOptions, Limit, Refusal, Written
+from stdl_export.chips.base import ChipJob, ChipOptions, Limit, Refusal, Written, whole_inputs
 from stdl_export.chips.quantise import Grid, Integers, best_scale, rounded
 from stdl_export.chips.report import Mapping
 from stdl_export.chips.speck_file import Configuration, CoreConfig, Destination
 from stdl_export.chips.speck_map import Core, Network
 from stdl_export.chips.speck_model import SAMPLES_AT_ONCE, Model
-from stdl_export.common.errors import BadInput
 from stdl_export.common.files import atomic_file
 from stdl_export.golden_file import Golden
 from stdl_export.program import program
@@ -92,17 +91,12 @@ def write(job: ChipJob, folder: Path) -> Written:
 
 def input_events(golden: Golden, repeated: bool, shape: tuple[int, int, int]) -> Integers:
     """Golden inputs as events [T, B, C, H, W]; BadInput where they are none."""
-    x = golden.input
-    assert isinstance(x, np.ndarray), "there is one Input"
-    whole = np.rint(x)
-    if (np.abs(x - whole) > 1e-5).any() or whole.min(initial=0) < 0 or whole.max(initial=0) > MOST_EVENTS:
-        raise BadInput(
-            f"speck: golden inputs are not whole numbers of events (from {x.min():.4g} to {x.max():.4g}): train with "
-            "recordings, or an encoding that gives spikes, such as data.encoding.name = 'poisson', or give events in "
-            "--inputs FILE.npz"
-        )
-    frames = np.broadcast_to(whole, (golden.timesteps, *x.shape)) if repeated else whole
-    return frames.reshape(*frames.shape[:2], *shape).astype(np.int64)
+    way_out = (
+        "train with recordings, or an encoding that gives spikes, such as data.encoding.name = 'poisson', or give "
+        "events in --inputs FILE.npz"
+    )
+    events = whole_inputs(golden, repeated, MOST_EVENTS, "speck", way_out)
+    return events.reshape(*events.shape[:2], *shape)
 
 
 def core_of(core: Core) -> Rounded:

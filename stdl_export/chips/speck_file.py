@@ -22,8 +22,8 @@ import numpy as np
 import pydantic
 from numpy.typing import NDArray
 
-from stdl_export.common.config import read_json, validate
-from stdl_export.common.errors import BadInput, join_reasons, one_line
+from stdl_export.common.config import read_json_object, validate
+from stdl_export.common.errors import BadInput, join_reasons
 from stdl_export.common.files import atomic_file
 
 Integers = NDArray[np.int64]
@@ -176,16 +176,7 @@ def write(configuration: Configuration, path: Path, about: dict[str, Any]) -> No
 
 def read(path: Path) -> tuple[Configuration, dict[str, Any]]:
     """The configuration, and all of the file; BadInput in one line where it is damaged or foreign."""
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise BadInput(f"'{path}' is larger than {MOST_BYTES >> 20} MiB: it was refused")
-        content = read_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"'{path}' does not exist: check the path") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"'{path}' is not JSON: {one_line(str(error)):.160}: export the network again") from None
-    if not isinstance(content, dict):
-        raise BadInput(f"'{path}' is not a JSON object: export the network again")
+    content = read_json_object(path, MOST_BYTES, "export the network again")
     checked = validate(Content, content, f"'{path}'")
     try:
         cores = {_number(k): _core(k, layer) for k, layer in checked.cnn_layers.items()}

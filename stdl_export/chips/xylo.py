@@ -19,7 +19,7 @@ import pydantic
 
 from stdl_export import graph as graphs
 from stdl_export.chips import quantise, xylo_file, xylo_limits, xylo_map
-from stdl_export.chips.base import ChipJob, ChipOptions, Limit, Refusal, Written
+from stdl_export.chips.base import ChipJob, ChipOptions, Limit, Refusal, Written, whole_inputs
 from stdl_export.chips.quantise import Integers
 from stdl_export.chips.report import LayerUse, Mapping
 from stdl_export.chips.xylo_file import MOST_SHIFT, Specification
@@ -39,7 +39,6 @@ from stdl_export.chips.xylo_integers import (
 from stdl_export.chips.xylo_limits import VARIANTS, Matrices, Variant
 from stdl_export.chips.xylo_map import Layer, Network
 from stdl_export.chips.xylo_model import HIGH, MOST_HIDDEN, MOST_IN, Model, Record
-from stdl_export.common.errors import BadInput
 from stdl_export.common.files import atomic_file
 from stdl_export.golden_file import Golden
 from stdl_export.program import program
@@ -106,17 +105,12 @@ def write(job: ChipJob, folder: Path) -> Written:
 
 def input_spikes(golden: Golden, repeated: bool) -> Integers:
     """Golden inputs as spikes [T, B, I]; BadInput where they are none."""
-    x = golden.input
-    assert isinstance(x, np.ndarray), "there is one Input"
-    whole = np.rint(x)
-    if (np.abs(x - whole) > 1e-5).any() or whole.min(initial=0) < 0 or whole.max(initial=0) > MOST_IN:
-        raise BadInput(
-            f"xylo: golden inputs are not whole numbers of spikes 0..{MOST_IN} (from {x.min():.4g} to {x.max():.4g}): "
-            "train with an encoding that gives spikes, such as data.encoding.name = 'rows' or 'poisson', or give "
-            "--inputs FILE.npz"
-        )
-    frames = np.broadcast_to(whole, (golden.timesteps, *x.shape)) if repeated else whole
-    return frames.reshape(*frames.shape[:2], -1).astype(np.int64)
+    way_out = (
+        "train with an encoding that gives spikes, such as data.encoding.name = 'rows' or 'poisson', or give "
+        "--inputs FILE.npz"
+    )
+    spikes = whole_inputs(golden, repeated, MOST_IN, "xylo", way_out)
+    return spikes.reshape(*spikes.shape[:2], -1)
 
 
 def mapping_of(found: Network, on: Matrices, spec: Specification, variant: Variant) -> Mapping:

@@ -31,7 +31,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from stdl_export.common.config import read_json
+from stdl_export.common.config import read_json_object
 from stdl_export.common.errors import BadInput, join_reasons, one_line
 from stdl_export.common.files import atomic_file
 
@@ -128,7 +128,7 @@ def write(specification: Specification, arrays: Path, rest: Path, about: Mapping
 
 def read(arrays: Path, rest: Path) -> tuple[Specification, dict[str, Any]]:
     """Both files; and what the JSON says beside the specification. BadInput in one line where one is damaged."""
-    content = _json(rest)
+    content = read_json_object(rest, MOST_BYTES, "export the network again")
     plain = content.pop("specification", None)
     if not isinstance(plain, dict):
         raise BadInput(f"'{rest}' has no object 'specification': export the network again")
@@ -145,20 +145,6 @@ def read(arrays: Path, rest: Path) -> tuple[Specification, dict[str, Any]]:
         return Specification(**said), content
     except BadInput as error:
         raise BadInput(f"'{rest}' and '{arrays}': {error}") from None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise BadInput(f"'{path}' is larger than {MOST_BYTES >> 20} MiB: it was refused")
-        content = read_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"'{path}' does not exist: check the path") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"'{path}' is not JSON: {one_line(str(error)):.160}: export the network again") from None
-    if not isinstance(content, dict):
-        raise BadInput(f"'{path}' is not a JSON object: export the network again")
-    return content
 
 
 def _arrays(path: Path) -> dict[str, Array]:

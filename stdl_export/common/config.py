@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import pydantic
 
-from stdl_export.common.errors import BadInput, join_reasons
+from stdl_export.common.errors import BadInput, join_reasons, one_line
 from stdl_export.common.names import nearest
 
 if sys.version_info >= (3, 11):
@@ -45,6 +45,21 @@ def read_json(text: str) -> Any:
     the two would be dropped without a word.
     """
     return json.loads(text, object_pairs_hook=_unique)
+
+
+def read_json_object(path: Path, most_bytes: int, way_out: str) -> dict[str, Any]:
+    """The JSON object in a file that may come from anywhere; BadInput on one line, with a way out, where it is none."""
+    try:
+        if path.stat().st_size > most_bytes:
+            raise BadInput(f"'{path}' is larger than {most_bytes >> 20} MiB: it was refused")
+        found = read_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"'{path}' does not exist: check the path, or {way_out}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput(f"'{path}' is not JSON: {one_line(str(error)):.160}: {way_out}") from None
+    if not isinstance(found, dict):
+        raise BadInput(f"'{path}' is not a JSON object: {way_out}")
+    return found
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Watch:
 
     def _hook(self, event: str, args: tuple[Any, ...]) -> None:
         if event == "open" and isinstance(args[0], (str, bytes)):
-            path = os.path.realpath(os.fsdecode(args[0]))  # noqa: PTH (a link out counts as what it leads to)
+            path = os.path.realpath(os.fsdecode(args[0]))  # a link out counts as what it leads to
             if not any(path == each or path.startswith(each + os.sep) for each in self._allowed):
                 self.found.append(path)
 

@@ -96,7 +96,7 @@ def test_another_network_is_refused(old):
     ("content", "message"),
     [
         ("{", "is not JSON"),
-        ("[]", "has schema version None, this version of stdl compares 2"),
+        ("[]", "is not a JSON object: give a file that stdl-validate --json wrote"),
         ('{"schema_version": 1}', "has schema version 1, this version of stdl compares 2: write it again"),
         ('{"schema_version": 2, "schema_version": 2}', "stands twice"),
         ('{"schema_version": 2}', "'network' is missing"),

@@ -310,7 +310,7 @@ def test_feedback_fan_out_and_readouts():
 
 def test_inputs_that_are_no_events(tmp_path):
     rng = _rng()
-    with pytest.raises(BadInput, match="whole numbers of events"):
+    with pytest.raises(BadInput, match="speck: golden inputs are not whole numbers of spikes"):
         _written(speck_graph(rng), tmp_path, events(rng) + np.float32(0.25))
 
 
