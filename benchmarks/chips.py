@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import environment, report
+from common import command, environment, report
 
 PAIRS = "digits-rows-xylo:xylo,digits-speck:speck"
 
@@ -59,12 +57,6 @@ def measured(recipe: str, chip: str, seed: int, settings: list[str], quantize: b
         "recipe": recipe, "chip": chip, "seed": seed, "float": lines["reference"]["accuracy"],
         "on_chip": lines[chip]["accuracy"], "agreement": lines[chip]["agreement"], "lost": lost,
     }  # fmt: skip
-
-
-def command(module: str, *words: str) -> None:
-    """One of our commands in a process of its own."""
-    entry = f"import sys; from {module} import entry; sys.argv[0] = {module!r}; entry()"
-    subprocess.run([sys.executable, "-c", entry, *words], check=True, stdout=subprocess.DEVNULL)
 
 
 def row(result: dict[str, Any]) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ import json
 import os
 import platform
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +23,12 @@ from rich.table import Table
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 DOCS = ROOT / "docs" / "benchmarks.md"
+
+
+def command(module: str, *words: str) -> str:
+    """One of our commands in a process of its own, such as "stdl_train.cli"; what it printed."""
+    entry = f"import sys; from {module} import entry; sys.argv[0] = {module!r}; entry()"
+    return subprocess.run([sys.executable, "-c", entry, *words], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def environment(*packages: str) -> dict[str, Any]:

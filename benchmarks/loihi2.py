@@ -12,17 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from common import environment, report
+from common import command, environment, report
 
-TRAIN = "from stdl_train.cli import entry; entry()"
-EXPORT = "from stdl_export.cli import entry; entry()"
 SEW = ["--set", "model.network=sew_resnet18", "--set", "model.options={widths=[16,32,48,64]}"]
 
 # name -> recipe, and what of it is another; "sew" has 8 blocks with skip connections, so 19 layers behind the stem
@@ -61,14 +57,11 @@ def measure(name: str, how: list[str], folder: Path, quick: bool) -> dict[str, A
     """One network: its run folder, its bundle in a temporary folder, what the report says."""
     run_folder = folder / "".join(c if c.isalnum() else "-" for c in name)
     if not run_folder.exists():
-        subprocess.run(
-            [sys.executable, "-c", TRAIN, *how, *(QUICK if quick else []), "--out", str(run_folder)], check=True
-        )
+        command("stdl_train.cli", *how, *(QUICK if quick else []), "--out", str(run_folder))
     with tempfile.TemporaryDirectory() as temporary:
         bundle = Path(temporary) / "bundle"
         start = time.perf_counter()
-        command = [sys.executable, "-c", EXPORT, str(run_folder), "--target", "loihi2", "--out", str(bundle)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        command("stdl_export.cli", str(run_folder), "--target", "loihi2", "--out", str(bundle))
         seconds = time.perf_counter() - start
         found = json.loads((bundle / "chips" / "loihi2" / "report.json").read_text(encoding="utf-8"))
     return {"network": name, "export_s": seconds, **found}

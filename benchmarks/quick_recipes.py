@@ -11,13 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import environment, keep, kept, report
+from common import command, environment, keep, kept, report
 
 RECIPES = "digits-vgg5,digits-events,cifar10-quick"
 
@@ -65,13 +63,6 @@ def measured(recipe: str, seed: int, cifar10: str | None, folder: Path) -> dict[
         "agreement": {line["runtime"]: line["agreement"]["value"] for line in lines},
         "flips": sum(line["flips"] or 0 for line in lines),
     }  # fmt: skip
-
-
-def command(module: str, *words: str) -> str:
-    """One of our commands in a process of its own; what it printed."""
-    entry = f"import sys; from {module} import entry; sys.argv[0] = {module!r}; entry()"
-    done = subprocess.run([sys.executable, "-c", entry, *words], check=True, stdout=subprocess.PIPE, text=True)
-    return done.stdout
 
 
 def processor_seconds() -> float:

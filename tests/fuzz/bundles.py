@@ -15,12 +15,10 @@ import contextlib
 import hashlib
 import io
 import os
-import resource
 import shutil
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,7 +29,7 @@ import numpy as np
 from bundle_mutations import IN_FILES, MUTATIONS, SECRET, rehash
 from bundles_made import seeds
 from opened import Watch
-from run import BYTES, PATIENCE, REFUSED, SECONDS, VALID, Outcome, call, report, wait
+from run import PATIENCE, REFUSED, VALID, Outcome, call, leave_verdict, report, wait
 
 from stdl_export.cli import command as export
 from stdl_export.common.errors import StdlError
@@ -113,7 +111,7 @@ def one(index: int, seed: int, sources: list[Path], work: Path) -> Outcome:
     source, mutation, way = (names[rng.integers(len(names))] for names in (sources, [*MUTATIONS], [*WAYS]))
     child = os.fork()
     if not child:
-        _child(source, mutation, way, rng, work)
+        leave_verdict(work, lambda: _verdict(source, mutation, way, rng, work))
     end = wait(child, begun + PATIENCE)
     result = work / "result"
     text = result.read_text(encoding="utf-8", errors="replace") if result.is_file() else ""
@@ -122,20 +120,8 @@ def one(index: int, seed: int, sources: list[Path], work: Path) -> Outcome:
     return Outcome(index, source.name, mutation, way, end or "no result", text, time.monotonic() - begun)
 
 
-def _child(source: Path, mutation: str, way: str, rng: np.random.Generator, work: Path) -> None:
-    """Mutate, use, and leave the verdict in `work/result`. Does not return."""
-    resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 5))
-    try:
-        verdict = _verdict(source, mutation, way, rng, work)
-    except BaseException:  # whatever leaves a command is a finding
-        verdict = f"traceback\n{traceback.format_exc()}"
-    (work / "result").write_text(verdict, encoding="utf-8", errors="replace")
-    os._exit(0)
-
-
 def _verdict(source: Path, mutation: str, way: str, rng: np.random.Generator, work: Path) -> str:
+    """Mutate and use."""
     home = work / "home"
     bundle = home / "net"
     shutil.copytree(source, bundle)

@@ -24,8 +24,10 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests" / "helpers"), str(ROOT / "tests" / "fuzz")]
@@ -104,7 +106,7 @@ def run(index: int, seed: int, sources: list[Seed], work: Path, fixed: str | Non
     begun = time.monotonic()
     child = os.fork()
     if not child:
-        _child(source, mutation, way, rng, work)
+        leave_verdict(work, lambda: _verdict(source, mutation, way, rng, work))
     end = wait(child, begun + PATIENCE)
     result = work / "result"
     text = result.read_text(encoding="utf-8", errors="replace") if result.is_file() else ""
@@ -130,20 +132,21 @@ def wait(child: int, until: float) -> str:
     return f"more than {PATIENCE} s"
 
 
-def _child(source: Seed, mutation: str, way: Way, rng: np.random.Generator, work: Path) -> None:
-    """Mutate, export, validate, and leave the verdict in `work/result`. Does not return."""
+def leave_verdict(work: Path, verdict: Callable[[], str]) -> NoReturn:
+    """What a mutant's process does: with limits, what `verdict` says goes into `work/result`."""
     resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 5))
     try:
-        verdict = _verdict(source, mutation, way, rng, work)
-    except BaseException:  # whatever leaves the command is a finding
-        verdict = f"traceback\n{traceback.format_exc()}"
-    (work / "result").write_text(verdict, encoding="utf-8", errors="replace")
+        said = verdict()
+    except BaseException:  # whatever leaves a command is a finding
+        said = f"traceback\n{traceback.format_exc()}"
+    (work / "result").write_text(said, encoding="utf-8", errors="replace")
     os._exit(0)
 
 
 def _verdict(source: Seed, mutation: str, way: Way, rng: np.random.Generator, work: Path) -> str:
+    """Mutate, export, validate."""
     graph, dialect = work / "graph.nir", work / "case.json"
     shutil.copy(source.graph, graph)
     args = [str(graph), *way.args(work)]
