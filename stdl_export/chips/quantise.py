@@ -6,7 +6,6 @@ step * round(w * s / step) within [-high, high].
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,11 +56,6 @@ def best_scale(values: Float, grid: Grid, most: float) -> float:
         return most
     tried = {min(grid.high / (largest * share), most) for share in CLIPS}
     return min(sorted(tried, reverse=True), key=lambda scale: error(values, scale, grid))
-
-
-def decay_bits(decay: float, bits: int, low: int, high: int) -> int:
-    """1 - decay in units of 2^-bits, within a range: the decay of a chip that takes a share off."""
-    return int(np.clip(np.rint((1.0 - decay) * (1 << bits)), low, high))
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,13 +116,6 @@ def _grid(values: Float) -> tuple[float, int]:
     step = float(values[-1] - values[0]) / many
     off = (values - values[0]) / step
     return step, (many if np.abs(off - np.rint(off)).max() < 0.02 else 0)
-
-
-def accumulated(weights: Integers, inputs: int) -> int:
-    """The largest |sum| that inputs of 0..`inputs` can make of rows of weights (outputs, ...)."""
-    rows = weights.reshape(len(weights), -1)
-    sums: Sequence[Integers] = (np.maximum(rows, 0).sum(axis=1), np.maximum(-rows, 0).sum(axis=1))
-    return int(max(part.max(initial=0) for part in sums)) * inputs
 
 
 TRAINABLE = {"loihi2": Grid(2, 254), "speck": Grid(1, 127), "xylo": Grid(1, 127)}

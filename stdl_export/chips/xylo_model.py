@@ -26,11 +26,8 @@ from stdl_export.chips.xylo_file import Specification
 Integers = NDArray[np.int64]
 
 LOW, HIGH = -(1 << 15), (1 << 15) - 1
-MOST_IN, MOST_HIDDEN, MOST_OUT = 15, 31, 1
-"""Spikes of an input, a hidden neuron and an output in one step."""
-
-LATENCY = 1
-"""Steps from an input to the output spikes that it can cause."""
+MOST_IN, MOST_HIDDEN = 15, 31
+"""Spikes of an input and of a hidden neuron in one step; an output fires once."""
 
 
 @dataclass
