@@ -122,6 +122,12 @@ def _load(path: Path) -> Bundle:
     return Bundle(path, manifest, stamps)
 
 
+def require_outside(path: Path, file: Path) -> None:
+    """Refuse an output inside a bundle: with a file that its manifest does not name, it could not be opened again."""
+    if (path / MANIFEST).is_file() and path.resolve() in file.resolve().parents:
+        raise BadInput(f"'{file}' lies in the bundle '{path}', which holds its own files only: choose another path")
+
+
 def create(path: Path, fill: Callable[[Path], Manifest]) -> Bundle:
     """Make a new bundle: `fill` writes its files into the folder it is given, and returns the manifest less `files`."""
     require_empty(path)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pydantic
 
+from stdl_export import bundle as bundles
 from stdl_export import graph as graphs
 from stdl_export import targets
 from stdl_export.chips import refused
@@ -112,6 +113,8 @@ def check(options: Options, names: Sequence[str]) -> None:
     """Refuse values that no source could take, and options that would have no effect."""
     if options.dt is not None and not (math.isfinite(options.dt) and options.dt > 0):
         raise BadInput(f"--dt {options.dt:g}: write a positive number of seconds")
+    if options.out is not None:
+        bundles.require_outside(options.source, options.out)
     one_file = single_file(options, names)
     samples = options.golden is not None or options.inputs is not None
     if options.explain and (options.out is not None or samples):

@@ -57,7 +57,8 @@ def save_checkpoint(method: Method, extra: dict[str, Tensor], progress: Progress
     for name, value in tensors.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise CheckFailed(
-                f"'{name}' is not finite any more: lower train.optimizer.lr; no checkpoint was written, {whole(path)}"
+                f"'{name}' is not finite any more: lower train.optimizer.lr (of a fine-tune quantize.lr); "
+                f"no checkpoint was written, {whole(path)}"
             )
     tensors |= {f"extra.{name}": value.detach().cpu().contiguous().clone() for name, value in extra.items()}
     text = json.dumps(asdict(progress))

@@ -268,7 +268,8 @@ class Trainer:
     def _require_finite(self, loss: Tensor, epoch: int, step: int) -> None:
         if not bool(torch.isfinite(loss).all() & torch.isfinite(self._losses).all()):
             raise CheckFailed(
-                f"the loss became {loss.tolist()} in epoch {epoch}, batch {step + 1}: lower train.optimizer.lr; "
+                f"the loss became {loss.tolist()} in epoch {epoch}, batch {step + 1}: "
+                "lower train.optimizer.lr (of a fine-tune quantize.lr); "
                 f"{whole(self.checkpoints / LAST)}"
             )
 

@@ -67,8 +67,9 @@ class Rounded(nn.Module):
         """Looked for once for all time steps between two steps of the optimizer."""
         seen = weight.data_ptr(), weight._version
         if seen != self._seen:
-            values = weight.cpu().numpy().astype(np.float64)
-            self._scale, self._seen = best_scale(values, self.grid, np.inf), seen
+            values, self._seen = weight.cpu().numpy().astype(np.float64), seen
+            # Where a weight is not finite all become NaN, at which training stops.
+            self._scale = best_scale(values, self.grid, np.inf) if np.isfinite(values).all() else np.nan
         return self._scale
 
 

@@ -142,9 +142,12 @@ class TrainTable(MethodOptions):
 
     def model_post_init(self, _context: object) -> None:
         """Steps of every subnetwork are float32 numbers: Adam's first ones are ten times the learning rate."""
-        highest = self.optimizer.lr * max(self.subnetwork_lr or (1.0,))
-        if highest > FLOAT32_MAX / 10:
-            raise ValueError(f"a learning rate of {highest:g} does not fit float32: lower optimizer.lr")
+        _check_rate(self.optimizer.lr * max(self.subnetwork_lr or (1.0,)), "optimizer.lr")
+
+
+def _check_rate(highest: float, key: str) -> None:
+    if highest > FLOAT32_MAX / 10:
+        raise ValueError(f"a learning rate of {highest:g} does not fit float32: lower {key}")
 
 
 class QuantizeTable(Table):
@@ -156,6 +159,10 @@ class QuantizeTable(Table):
     chip: Name
     epochs: Count = 3
     lr: PositiveFloat = 2e-4
+
+    def model_post_init(self, _context: object) -> None:
+        """As in `[train]`."""
+        _check_rate(self.lr, "quantize.lr")
 
 
 class ExpectTable(Table):

@@ -37,7 +37,9 @@ FILE = click.Path(path_type=Path)
     help="Take so many samples: drawn with a fixed seed from a data set, the first of a file.",
 )
 @click.option("--latency", is_flag=True, help="Take times: MLPerf's scenarios, cold start, memory.")
-@click.option("--latency-seconds", type=click.FloatRange(min=0, min_open=True), help="For each scenario. [default: 1]")
+@click.option(
+    "--latency-seconds", type=click.FloatRange(0, 3600, min_open=True), help="For each scenario. [default: 1]"
+)
 @click.option("--latency-batch", type=click.IntRange(min=1), help="Samples at once in Offline. [default: 64]")
 @click.option("--set", multiple=True, metavar="RUNTIME.KEY=VALUE", help="An option of a runtime; repeatable.")
 @click.option("--require", multiple=True, metavar="NAME", help="Fail where this runtime cannot run here.")

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from stdl_export import bundle as bundles
 from stdl_export.common.errors import BadInput
 from stdl_export.common.files import require_writable
 from stdl_export.common.names import unknown
@@ -74,6 +75,7 @@ def check(given: Options) -> None:
         raise click.UsageError("--latency-seconds and --latency-batch belong to --latency")
     files = [file for file in (given.json, given.report, given.junit, given.markdown) if file]
     for file in files:
+        bundles.require_outside(given.bundle, file)
         require_writable(file)
     if len({file.absolute() for file in files}) < len(files):
         raise click.UsageError("two of --json, --report, --junit and --markdown name the same file")

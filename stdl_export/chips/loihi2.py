@@ -12,9 +12,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import nir
 import numpy as np
+import pydantic
 from numpy.typing import NDArray
 
 from stdl_export import graph as graphs
@@ -40,7 +42,7 @@ class Options(ChipOptions):
     calibrate with (where None, as many golden samples as there is time for).
     """
 
-    levels: Count | None = None
+    levels: Annotated[int, pydantic.Field(ge=1, le=65535)] | None = None
     samples: Count | None = None
 
 

@@ -324,6 +324,13 @@ def test_what_a_bundle_proves_does_not_change_in_place(
     assert "would no longer be what its golden samples prove" in refused(capsys, "bundle", "--target", "onnx", *args)
 
 
+@pytest.mark.parametrize("out", ["bundle/x.nir", "bundle/sub", "bundle/../bundle/x.nir"])
+def test_nothing_is_written_into_the_bundle_that_is_read(
+    bundle: Path, capsys: pytest.CaptureFixture[str], out: str
+) -> None:
+    assert f"'{out}' lies in the bundle 'bundle'" in refused(capsys, "bundle", "--target", "nir", "--out", out)
+
+
 def test_options_of_a_chip_are_not_about_what_a_bundle_proves(bundle: Path) -> None:
     assert run("bundle", "--target", "loihi2", "--set", "loihi2.samples=2") == 0
     assert (bundle / "chips" / "loihi2" / "network.net").is_file()

@@ -220,6 +220,7 @@ def test_an_earlier_validation_is_compared_with(made, validate, tmp_path):
         (["--runtimes", "x"], "No such option"),
         (["--latency-seconds", "1"], "--latency-seconds and --latency-batch belong to --latency"),
         (["--latency", "--latency-batch", "0"], "0 is not in the range"),
+        (["--latency", "--latency-seconds", "1e30"], "1e+30 is not in the range 0<x<=3600"),
         (["--set", "onnxruntime"], "write runtime.key=value"),
         (["--max-p99", "3"], "max_p99 of the gate: times are taken with --latency only"),
         (["--min-accuracy", "97"], "97.0 is not in the range 0<=x<=1"),
@@ -248,6 +249,15 @@ def test_files_that_cannot_be_written_are_seen_before_anything_runs(made, valida
     monkeypatch.setattr("tempfile.TemporaryFile", _full)
     code, _, error = validate(made, option, tmp_path / "y")
     assert (code, error) == (2, f"error: '{tmp_path / 'y'}' cannot be written: No space left; choose another path\n")
+
+
+@pytest.mark.parametrize("option", ["--json", "--report", "--junit", "--markdown"])
+def test_nothing_is_written_into_the_bundle(made, validate, option):
+    """It would not be opened again: its manifest names all that it holds."""
+    code, _, error = validate(made.path, option, made.path / "chips" / "x")
+    assert (code, error.count("\n")) == (2, 1)
+    assert f"'{made.path / 'chips' / 'x'}' lies in the bundle" in error
+    assert validate(made.path, "--runtime", "reference")[0] == 0
 
 
 @pytest.mark.parametrize("option", ["--json", "--report", "--junit", "--markdown"])

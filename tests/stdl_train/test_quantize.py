@@ -45,6 +45,14 @@ def test_rounded_weights_are_few_whole_numbers_times_one_step(seed: int, chip: s
     assert off_grid(made, grid) < 1e-6, "an export has nothing left to round"
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_weights_that_are_not_finite_stay_so(value: float) -> None:
+    """So that training sees it and stops."""
+    weight = torch.ones(3, 2)
+    weight[1, 1] = value
+    assert not Rounded(Grid(2, 254))(weight).isfinite().all()
+
+
 def test_gradients_go_past_the_rounding() -> None:
     layer = nn.Linear(4, 3, bias=False)
     rounded = Rounded(Grid(2, 254))
@@ -147,3 +155,9 @@ def test_what_was_trained_for_loihi2_has_nothing_left_to_round(finished, tmp_pat
     ]
     assert all(layer["weight_error"] < 2e-3 for layer in report["layers"])
     assert report["agreement"] > 0.9
+
+
+def test_a_rate_beyond_float32_is_one_line(tmp_path, capsys) -> None:
+    assert run(cli.main, [*QUICK, "--set", "quantize.lr=1e99", "--out", str(tmp_path / "run")]) == 2
+    assert "a learning rate of 1e+99 does not fit float32: lower quantize.lr" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
