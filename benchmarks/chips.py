@@ -1,4 +1,5 @@
-"""Accuracy on chips: recipes trained, exported and validated by the commands, float beside the chip's arithmetic.
+"""Accuracy on chips: recipes trained, with and without a fine-tune on the chip's weights, exported and validated by the
+commands; float beside the chip's arithmetic.
 
 What runs the chip is named in the pages of docs/chips: xylosim for Xylo, a NumPy model for Speck. No chip is involved.
 
@@ -24,14 +25,15 @@ def main() -> None:
     parser.add_argument("--pairs", default=PAIRS, help="RECIPE:CHIP,...")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="Of the recipe; repeatable.")
-    parser.add_argument("--quantize", action="store_true", help="Fine-tune on the chip's weights, too.")
     arguments = parser.parse_args()
     results = []
     for pair in arguments.pairs.split(","):
         recipe, chip = pair.split(":")
         for seed in arguments.seeds.split(","):
             with tempfile.TemporaryDirectory() as folder:
-                results.append(measured(recipe, chip, int(seed), arguments.set, arguments.quantize, Path(folder)))
+                for quantize in (False, True):
+                    out = Path(folder) / str(quantize)
+                    results.append(measured(recipe, chip, int(seed), arguments.set, quantize, out))
     columns = ("recipe, chip, seed", "samples", "float", "chip", "same prediction", "rate drift by layer")
     report(
         "chips",
@@ -43,7 +45,7 @@ def main() -> None:
 
 
 def measured(recipe: str, chip: str, seed: int, settings: list[str], quantize: bool, folder: Path) -> dict[str, Any]:
-    """One run, from the recipe to the verdict."""
+    """One run, from the recipe to the verdict. quantize: fine-tuned on the chip's weights, `stdl-train --quantize`."""
     run, bundle, said = folder / "run", folder / "bundle", folder / "report.json"
     words = [word for setting in settings for word in ("--set", setting)]
     words += ["--quantize", chip] * quantize
@@ -54,7 +56,7 @@ def measured(recipe: str, chip: str, seed: int, settings: list[str], quantize: b
     about = next(path for path in (bundle / "chips" / chip).glob("*.json") if "lost" in path.read_text())
     lost = json.loads(about.read_text())["lost"]
     return {
-        "recipe": recipe, "chip": chip, "seed": seed, "float": lines["reference"]["accuracy"],
+        "recipe": recipe, "chip": chip, "seed": seed, "fine_tuned": quantize, "float": lines["reference"]["accuracy"],
         "on_chip": lines[chip]["accuracy"], "agreement": lines[chip]["agreement"], "lost": lost,
     }  # fmt: skip
 
@@ -62,8 +64,9 @@ def measured(recipe: str, chip: str, seed: int, settings: list[str], quantize: b
 def row(result: dict[str, Any]) -> tuple[str, ...]:
     """As people read it."""
     drifts = ", ".join(f"{layer['drift']:+.2%}" for layer in result["lost"])
+    name = f"{result['recipe']}, {result['chip']}, {result['seed']}" + ", fine-tuned" * result["fine_tuned"]
     return (
-        f"{result['recipe']}, {result['chip']}, {result['seed']}", str(result["float"]["n"]),
+        name, str(result["float"]["n"]),
         *(f"{result[key]['value']:.2%}" for key in ("float", "on_chip", "agreement")), drifts,
     )  # fmt: skip
 
